@@ -1,0 +1,88 @@
+"""Which format a folder is in, told from its content and never from its name; and its configuration as ours."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any, Literal
+
+from llavakit.checkpoint import CheckpointError
+from llavakit.checkpoint.translate import translate
+from llavakit.config import ConfigError, LlavaConfig
+
+Format = Literal["llavakit", "llava-hf"]
+
+NATIVE_FORMAT: Format = "llavakit"
+NATIVE_VERSION = 1
+CONFIG_FILE = "config.json"
+WEIGHTS_FILE = "model.safetensors"
+INDEX_FILE = "model.safetensors.index.json"
+TOKENIZER_FILE = "tokenizer.json"
+
+# Files beside config.json in which a llava-hf folder may say the rest; later transformers nest the image settings.
+_GENERATION_FILE = "generation_config.json"
+_IMAGE_FILES = ("preprocessor_config.json", "processor_config.json")
+
+
+def read_config(folder: str | Path) -> tuple[LlavaConfig, Format]:
+    """A checkpoint's configuration and the format of its folder; reads no weights.
+
+    Raises `CheckpointError` for a folder that is no checkpoint or of a kind that is not read yet.
+    """
+    folder = Path(folder)
+    if not folder.is_dir():
+        raise CheckpointError(f"there is no folder {folder}")
+    if not (folder / CONFIG_FILE).is_file():
+        raise CheckpointError(f"{folder} is no checkpoint: it has no {CONFIG_FILE}")
+    data = read_json(folder / CONFIG_FILE)
+    try:
+        if data.get("format") == NATIVE_FORMAT:
+            return _native(data), NATIVE_FORMAT
+        if data.get("model_type") == "llava" and ("text_config" in data or "vision_config" in data):
+            return translate(data, generation=_optional(folder, _GENERATION_FILE), image=_image(folder)), "llava-hf"
+    except ConfigError as error:
+        raise CheckpointError(f"{folder / CONFIG_FILE}: {error}") from error
+    raise CheckpointError(f"{folder} holds {_describe(data)}, which llavakit does not read (yet)")
+
+
+def read_json(path: Path) -> dict[str, Any]:
+    """A JSON file that must hold one object; raises `CheckpointError` naming the file."""
+    try:
+        data = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError, RecursionError) as error:
+        raise CheckpointError(f"{path} is not readable as JSON ({error})") from error
+    if not isinstance(data, dict):
+        raise CheckpointError(f"{path} holds a JSON {type(data).__name__} where an object is needed")
+    return data
+
+
+def _native(data: dict[str, Any]) -> LlavaConfig:
+    version = data.get("version")
+    if version != NATIVE_VERSION:
+        raise CheckpointError(
+            f"this checkpoint has version {version!r} of the native format, and this llavakit reads "
+            f"{NATIVE_VERSION}: use the llavakit that wrote it, or a newer one"
+        )
+    return LlavaConfig.parse({key: value for key, value in data.items() if key not in ("format", "version")})
+
+
+def _optional(folder: Path, name: str) -> dict[str, Any]:
+    return read_json(folder / name) if (folder / name).is_file() else {}
+
+
+def _image(folder: Path) -> dict[str, Any]:
+    """How the pictures are prepared: the first file that says so; empty if none does."""
+    for name in _IMAGE_FILES:
+        data = _optional(folder, name)
+        settings = data.get("image_processor", data)
+        if "image_processor_type" in settings or "image_mean" in settings:
+            return settings
+    return {}
+
+
+def _describe(data: dict[str, Any]) -> str:
+    if "mm_vision_tower" in data or "mm_hidden_size" in data:
+        return f"a checkpoint of the original LLaVA code (model_type {data.get('model_type')!r})"
+    if "model_type" in data:
+        return f"a model of type {data['model_type']!r}"
+    return f"a {CONFIG_FILE} without format or model_type"

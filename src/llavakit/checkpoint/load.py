@@ -1,0 +1,61 @@
+"""Disk to model: one call for every format that is read."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+
+import torch
+
+from llavakit import catalog
+from llavakit.checkpoint import CheckpointError
+from llavakit.checkpoint.atomic import surviving
+from llavakit.checkpoint.formats import TOKENIZER_FILE
+from llavakit.checkpoint.weights import load_model
+from llavakit.config import LlavaConfig
+from llavakit.model import Llava
+from llavakit.processing.processor import Processor
+from llavakit.processing.tokenizer import Tokenizer
+
+
+@dataclass(frozen=True)
+class Loaded:
+    """A model with all that is needed to talk with it."""
+
+    model: Llava
+    tokenizer: Tokenizer
+    name: str
+
+    @property
+    def config(self) -> LlavaConfig:
+        return self.model.config
+
+    @cached_property
+    def processor(self) -> Processor:
+        return Processor(self.config, self.tokenizer)
+
+
+def load(path: str | Path, *, device: torch.device | str = "cpu", dtype: torch.dtype | None = None) -> Loaded:
+    """A model by catalog name or folder, native or llava-hf, with its tokenizer.
+
+    `dtype` None keeps the stored type, widened to float32 on a CPU (see `load_model`). Where a save was killed
+    between its last two steps, the earlier checkpoint is found and used. Raises `CheckpointError` with what is wrong.
+    """
+    folder = locate(path)
+    model = load_model(folder, device=device, dtype=dtype)
+    if not (folder / TOKENIZER_FILE).is_file():
+        raise CheckpointError(f"{folder} has no {TOKENIZER_FILE}")
+    tokenizer = Tokenizer.load(folder / TOKENIZER_FILE, model.config.tokens)
+    if tokenizer.size > model.config.language.vocab_size:
+        raise CheckpointError(
+            f"the tokenizer in {folder} knows {tokenizer.size} tokens, but the model only "
+            f"{model.config.language.vocab_size}"
+        )
+    return Loaded(model, tokenizer, Path(path).resolve().name)
+
+
+def locate(path: str | Path) -> Path:
+    """The folder behind a catalog name or a path; raises ValueError naming the nearest name."""
+    folder = surviving(Path(path))
+    return folder if folder.is_dir() and str(path) not in catalog.MODELS else catalog.resolve(path)

@@ -1,0 +1,80 @@
+"""Model to disk: a native folder of four files."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import torch
+from safetensors import SafetensorError
+from safetensors.torch import save_file
+from torch import Tensor
+
+from llavakit.checkpoint import CheckpointError
+from llavakit.checkpoint.atomic import atomic_folder
+from llavakit.checkpoint.formats import CONFIG_FILE, NATIVE_FORMAT, NATIVE_VERSION, TOKENIZER_FILE, WEIGHTS_FILE
+from llavakit.config import LlavaConfig
+from llavakit.model import Llava
+
+if TYPE_CHECKING:
+    from llavakit.processing.tokenizer import Tokenizer
+
+CARD_FILE = "README.md"
+_FILES = {CONFIG_FILE, WEIGHTS_FILE, TOKENIZER_FILE, CARD_FILE}
+
+
+def save(
+    model: Llava,
+    tokenizer: Tokenizer,
+    folder: str | Path,
+    *,
+    card: str | None = None,
+    dtype: torch.dtype | None = None,
+) -> None:
+    """Write `folder` with config.json, model.safetensors, tokenizer.json and a card (README.md), all or nothing.
+
+    The weights are stored as they are, or converted to `dtype`. An earlier checkpoint in `folder` is replaced in one
+    step once the new one is whole. Raises `CheckpointError` if the folder holds anything else, if a weight does not
+    fit into `dtype`, or if the disk refuses.
+    """
+    folder = Path(folder)
+    _check_replaceable(folder)
+    tensors = {name: _stored(name, tensor, dtype) for name, tensor in model.state_dict().items()}
+    config = {"format": NATIVE_FORMAT, "version": NATIVE_VERSION, **model.config.model_dump(mode="json")}
+    try:
+        with atomic_folder(folder) as partial:
+            (partial / CONFIG_FILE).write_text(json.dumps(config, indent=2) + "\n", encoding="utf-8")
+            (partial / CARD_FILE).write_text(card or _plain_card(folder.name, model.config), encoding="utf-8")
+            tokenizer.save(partial / TOKENIZER_FILE)
+            save_file(tensors, partial / WEIGHTS_FILE, metadata={"format": "pt"})
+    except (OSError, SafetensorError) as error:
+        raise CheckpointError(f"could not write {folder} ({error}); what was there before is untouched") from error
+
+
+def _check_replaceable(folder: Path) -> None:
+    """Saving replaces the whole folder, so it must hold nothing that saving does not write."""
+    if folder.exists() and not folder.is_dir():
+        raise CheckpointError(f"{folder} is a file; a checkpoint is a folder")
+    others = sorted(entry.name for entry in folder.iterdir() if entry.name not in _FILES) if folder.exists() else []
+    if others:
+        raise CheckpointError(
+            f"saving to {folder} would delete {', '.join(others[:5])}: choose a new folder, or that of a checkpoint"
+        )
+
+
+def _stored(name: str, tensor: Tensor, dtype: torch.dtype | None) -> Tensor:
+    stored = tensor.detach().to(device="cpu", dtype=dtype).contiguous()
+    if stored.dtype != tensor.dtype and not torch.equal(stored.isfinite(), tensor.detach().cpu().isfinite()):
+        raise CheckpointError(f"{name} holds values too large for {dtype}; save in a wider type")
+    return stored
+
+
+def _plain_card(name: str, config: LlavaConfig) -> str:
+    vision, language = config.vision, config.language
+    return (
+        f"# {name}\n\n"
+        f"A LLaVA model in llavakit's native format: a tower of {vision.num_layers} layers on "
+        f"{vision.image_size}-pixel pictures, a {config.projector.kind} projector, and a language model of {language.num_layers} layers with "
+        f"{language.vocab_size} tokens and a context of {language.max_positions}.\n"
+    )

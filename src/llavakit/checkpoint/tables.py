@@ -1,0 +1,61 @@
+"""Where foreign checkpoints keep their weights: key tables, first matching row wins, `*` is a hole for the rest."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from llavakit.config import VisionConfig
+
+
+@dataclass(frozen=True)
+class Row:
+    """One line of a key table. `ours` None: a weight that can never matter to us, so it is known and dropped."""
+
+    theirs: str
+    ours: str | None
+
+
+Table = tuple[Row, ...]
+
+
+def _llava_hf(*, language: str, head: str, tower: str, projector: str) -> Table:
+    return (
+        # Positions and rotary frequencies are computed; old versions stored them.
+        Row(f"{tower}.embeddings.position_ids", None),
+        Row(f"{language}.layers.*.rotary_emb.inv_freq", None),
+        # CLIP's final norm comes after the features are taken.
+        Row(f"{tower}.post_layernorm.*", None),
+        Row(f"{tower}.encoder.layers.*", "vision.layers.*"),
+        Row(f"{tower}.*", "vision.*"),
+        Row(f"{projector}.linear_1.*", "projector.fc1.*"),
+        Row(f"{projector}.linear_2.*", "projector.fc2.*"),
+        Row(f"{head}.*", "language.lm_head.*"),
+        Row(f"{language}.*", "language.*"),
+    )
+
+
+# One model, three sets of names: that of the files, and those of a state dict saved straight from memory.
+LLAVA_HF = _llava_hf(
+    language="language_model.model",
+    head="language_model.lm_head",
+    tower="vision_tower.vision_model",
+    projector="multi_modal_projector",
+)
+LLAVA_HF_MEMORY_4_52 = _llava_hf(
+    language="model.language_model",
+    head="lm_head",
+    tower="model.vision_tower.vision_model",
+    projector="model.multi_modal_projector",
+)
+LLAVA_HF_MEMORY_5 = _llava_hf(
+    language="model.language_model",
+    head="lm_head",
+    tower="model.vision_tower",
+    projector="model.multi_modal_projector",
+)
+LLAVA_HF_LAYOUTS = (LLAVA_HF, LLAVA_HF_MEMORY_4_52, LLAVA_HF_MEMORY_5)
+
+
+def unused_layers(vision: VisionConfig) -> Table:
+    """Rows, in our own names, for the tower layers behind the one LLaVA reads."""
+    return tuple(Row(f"vision.layers.{index}.*", None) for index in range(vision.num_used_layers, vision.num_layers))
