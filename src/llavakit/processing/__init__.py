@@ -1,0 +1,43 @@
+"""Text and pictures to tokens and pixels, and tokens back to text."""
+
+from llavakit.processing.conversation import Conversation, Message, Part, Picture, Text, assistant, user
+from llavakit.processing.image import ImageError, open_image, preprocess
+from llavakit.processing.processor import Inputs, Processor
+from llavakit.processing.templates import (
+    TEMPLATES,
+    PictureSegment,
+    Segment,
+    SpecialSegment,
+    Template,
+    TextSegment,
+    find_template,
+    render,
+)
+from llavakit.processing.tokenizer import TextStream, Tokenizer, TokenizerError, train_tokenizer
+
+__all__ = [
+    "TEMPLATES",
+    "Conversation",
+    "ImageError",
+    "Inputs",
+    "Message",
+    "Part",
+    "Picture",
+    "PictureSegment",
+    "Processor",
+    "Segment",
+    "SpecialSegment",
+    "Template",
+    "Text",
+    "TextSegment",
+    "TextStream",
+    "Tokenizer",
+    "TokenizerError",
+    "assistant",
+    "find_template",
+    "open_image",
+    "preprocess",
+    "render",
+    "train_tokenizer",
+    "user",
+]

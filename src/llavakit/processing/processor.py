@@ -1,0 +1,85 @@
+"""A conversation to what the model reads: ids with a placeholder for every image feature, targets, and pixels."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+
+import torch
+from jaxtyping import Float
+from PIL import Image
+from torch import Tensor
+
+from llavakit.anyres import num_image_tokens
+from llavakit.config import LlavaConfig
+from llavakit.processing.conversation import Conversation
+from llavakit.processing.image import open_image, preprocess
+from llavakit.processing.templates import PictureSegment, Segment, SpecialSegment, TextSegment, render
+from llavakit.processing.tokenizer import Tokenizer
+
+
+@dataclass(frozen=True)
+class Inputs:
+    """One conversation, ready for the model.
+
+    `targets[i]` is True where token i is to be learned. `spans` are the half-open ranges of each picture's
+    placeholders. `pixels` are all views behind one another, or None without a picture.
+    """
+
+    tokens: list[int]
+    targets: list[bool]
+    pixels: Float[Tensor, "views 3 size size"] | None
+    spans: list[tuple[int, int]]
+
+
+class Processor:
+    """Text and pictures as one model was trained to take them; raises ValueError if tokenizer and model disagree."""
+
+    def __init__(self, config: LlavaConfig, tokenizer: Tokenizer) -> None:
+        if tokenizer.size > config.language.vocab_size:
+            raise ValueError(
+                f"The tokenizer has {tokenizer.size} tokens, but the model knows only {config.language.vocab_size}: "
+                "they do not belong together."
+            )
+        self.config = config
+        self.tokenizer = tokenizer
+
+    def __call__(self, conversation: Conversation, *, template: str | None = None) -> Inputs:
+        """The whole way; `template` is that of the model unless named. Raises ValueError for an unknown one."""
+        segments = render(conversation, self.config.template if template is None else template)
+        pictures = [open_image(picture) for picture in conversation.pictures]
+        inputs = self.tokenize_segments(segments, [picture.size for picture in pictures])
+        if not pictures:
+            return inputs
+        return replace(inputs, pixels=torch.cat([self.pixels(picture) for picture in pictures]))
+
+    def tokenize_segments(self, segments: Sequence[Segment], sizes: Sequence[tuple[int, int]]) -> Inputs:
+        """Segments to ids, without pixels; `sizes` are (width, height) of the upright pictures."""
+        tokens: list[int] = []
+        targets: list[bool] = []
+        spans: list[tuple[int, int]] = []
+        before = "start"
+        for segment in segments:
+            ids, target = [], False
+            match segment:
+                case TextSegment(text, target):
+                    ids = self.tokenizer.tokenize(text, after=before)
+                    before = "text"
+                case SpecialSegment(name, target):
+                    if name != "bos" or self.config.tokens.bos is not None:
+                        ids = [self.tokenizer.special(name)]
+                    before = "start" if name == "bos" else "special"
+                case PictureSegment(index):
+                    length = num_image_tokens(*sizes[index], self.config.vision)
+                    ids = [self.config.tokens.image] * length
+                    spans.append((len(tokens), len(tokens) + length))
+                    # The original tokenizes what follows a picture as a text of its own.
+                    before = "start"
+            tokens += ids
+            targets += [target] * len(ids)
+        return Inputs(tokens, targets, None, spans)
+
+    def pixels(self, image: Image.Image) -> Float[Tensor, "views 3 size size"]:
+        """The views of one picture, of any mode and turned upright first."""
+        view = preprocess(open_image(image), self.config.vision, self.config.resize_mode)
+        return torch.from_numpy(view)[None]
