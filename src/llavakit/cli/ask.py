@@ -1,0 +1,71 @@
+"""`llava ask`: one question about one picture."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import sys
+from typing import Annotated
+
+import typer
+
+from llavakit.cli.options import (
+    DeviceOption,
+    DTypeOption,
+    MaxTokensOption,
+    ModelOption,
+    SeedOption,
+    TemperatureOption,
+    TemplateOption,
+    ThreadsOption,
+    TopKOption,
+    TopPOption,
+)
+
+
+def ask(
+    picture: Annotated[str, typer.Argument(metavar="PICTURE", help="An image file, or - for standard input.")],
+    question: Annotated[str, typer.Argument(metavar="QUESTION", help="What to ask about it.")],
+    model: ModelOption = "pocket",
+    as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object instead of the text.")] = False,
+    max_tokens: MaxTokensOption = 512,
+    temperature: TemperatureOption = 0.0,
+    top_p: TopPOption = 1.0,
+    top_k: TopKOption = 0,
+    seed: SeedOption = None,
+    template: TemplateOption = None,
+    device: DeviceOption = "auto",
+    dtype: DTypeOption = "auto",
+    threads: ThreadsOption = None,
+) -> None:
+    """Ask one question about a picture. The answer alone goes to standard output."""
+    from llavakit.cli.opening import open_model
+    from llavakit.engine.engine import Engine
+    from llavakit.engine.request import Completion
+    from llavakit.engine.sampling import SamplingParams
+    from llavakit.processing.conversation import Conversation
+    from llavakit.processing.image import open_image
+
+    params = SamplingParams.parse(
+        {"max_tokens": max_tokens, "temperature": temperature, "top_p": top_p, "top_k": top_k, "seed": seed}
+    )
+    image = open_image(sys.stdin.buffer if picture == "-" else picture)
+    engine = Engine(open_model(model, device=device, dtype=dtype, threads=threads))
+    events = engine.stream(Conversation().ask(image, question), params, template=template)
+
+    def as_object(completion: Completion) -> dict[str, object]:
+        return {
+            "text": completion.text,
+            "prompt_tokens": len(completion.prompt_tokens),
+            "tokens": len(completion.tokens),
+            "image_tokens": completion.image_tokens,
+            "finish_reason": completion.finish_reason,
+            "timings": dataclasses.asdict(completion.timings),
+        }
+
+    for event in events:
+        if not as_json:
+            print(event.text, end="", flush=True)
+        elif event.completion is not None:
+            print(json.dumps(as_object(event.completion), ensure_ascii=False), end="")
+    print(flush=True)

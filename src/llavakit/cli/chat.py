@@ -1,0 +1,49 @@
+"""`llava chat`: a conversation in the terminal."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+import typer
+
+from llavakit.cli.options import (
+    DeviceOption,
+    DTypeOption,
+    MaxTokensOption,
+    ModelOption,
+    SeedOption,
+    TemperatureOption,
+    TemplateOption,
+    ThreadsOption,
+    TopKOption,
+    TopPOption,
+)
+
+
+def chat(
+    picture: Annotated[str | None, typer.Argument(metavar="[PICTURE]", help="An image file to talk about.")] = None,
+    model: ModelOption = "pocket",
+    max_tokens: MaxTokensOption = 512,
+    temperature: TemperatureOption = 0.0,
+    top_p: TopPOption = 1.0,
+    top_k: TopKOption = 0,
+    seed: SeedOption = None,
+    template: TemplateOption = None,
+    device: DeviceOption = "auto",
+    dtype: DTypeOption = "auto",
+    threads: ThreadsOption = None,
+) -> None:
+    """Talk about a picture. /help says what can be typed; Ctrl-C stops an answer, and a second one leaves."""
+    from llavakit.cli.opening import open_model
+    from llavakit.cli.talk import Talk
+    from llavakit.engine.engine import Engine
+    from llavakit.engine.sampling import SamplingParams
+
+    params = SamplingParams.parse(
+        {"max_tokens": max_tokens, "temperature": temperature, "top_p": top_p, "top_k": top_k, "seed": seed}
+    )
+    loaded = open_model(model, device=device, dtype=dtype, threads=threads)
+    talk = Talk(Engine(loaded), params, template=template, model_name=loaded.name)
+    if picture is not None:
+        talk.show(picture)
+    talk.run()

@@ -1,0 +1,26 @@
+"""A model by its name, on the device and in the number format asked for."""
+
+from __future__ import annotations
+
+import torch
+
+from llavakit.checkpoint.load import Loaded, load
+from llavakit.cli.options import Device, DType
+
+
+def open_model(name: str, *, device: Device, dtype: DType, threads: int | None) -> Loaded:
+    """Load a checkpoint folder or a model of the catalogue; raises ValueError if the device is not there."""
+    if threads is not None:
+        torch.set_num_threads(threads)
+    return load(name, device=choose_device(device), dtype=None if dtype == "auto" else getattr(torch, dtype))
+
+
+def choose_device(device: Device) -> str:
+    """`auto` is the best there is; a device that was asked for by name has to be there."""
+    present = {"cuda": torch.cuda.is_available(), "mps": torch.backends.mps.is_available(), "cpu": True}
+    if device == "auto":
+        return next(name for name, is_present in present.items() if is_present)
+    if not present[device]:
+        usable = ", ".join(name for name, is_present in present.items() if is_present)
+        raise ValueError(f"PyTorch finds no {device} device on this machine; usable here: {usable}")
+    return device

@@ -1,0 +1,22 @@
+"""The options that several commands share."""
+
+from __future__ import annotations
+
+from typing import Annotated, Literal
+
+import typer
+
+Device = Literal["auto", "cpu", "cuda", "mps"]
+DType = Literal["auto", "float32", "bfloat16", "float16"]
+
+ModelOption = Annotated[str, typer.Option("--model", "-m", help="A checkpoint folder, or a name of the catalogue.")]
+DeviceOption = Annotated[Device, typer.Option(help="Where to compute; auto takes a GPU where there is one.")]
+DTypeOption = Annotated[DType, typer.Option(help="Number format of the weights; auto suits the device.")]
+ThreadsOption = Annotated[int | None, typer.Option(min=1, help="CPU threads.  [default: all cores]")]
+
+TemplateOption = Annotated[str | None, typer.Option(help="Prompt template.  [default: the model's own]")]
+MaxTokensOption = Annotated[int, typer.Option(min=1, help="Longest answer, in tokens.")]
+TemperatureOption = Annotated[float, typer.Option(min=0, help="0 takes the likeliest token; higher is freer.")]
+TopPOption = Annotated[float, typer.Option(max=1, help="Draw from the likeliest tokens that hold this probability.")]
+TopKOption = Annotated[int, typer.Option(min=0, help="Draw from this many of the likeliest tokens; 0 is all.")]
+SeedOption = Annotated[int | None, typer.Option(min=0, help="Make what is drawn repeatable.")]
