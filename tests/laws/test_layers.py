@@ -10,8 +10,6 @@ import tomllib
 from collections.abc import Iterator
 from pathlib import Path
 
-import pytest
-
 # The module a package is imported as, where that is not the package's own name.
 IMPORTED_AS = {"pyyaml": "yaml", "pillow": "PIL"}
 SOURCES = sorted((Path(__file__).parents[2] / "src" / "llavakit").rglob("*.py"))
@@ -33,13 +31,14 @@ def test_what_is_imported_is_declared(root: Path) -> None:
     assert {name for _, name in foreign} <= declared, sorted(pair for pair in foreign if pair[1] not in declared)
 
 
-@pytest.mark.parametrize("path", [path for path in SOURCES if path.parent.name != "cli"], ids=lambda path: path.stem)
-def test_no_import_hides_in_a_function(path: Path) -> None:
+def test_no_import_hides_in_a_function() -> None:
     """Only the commands put off their heavy imports; elsewhere a late import would hide a cycle."""
-    functions = [node for node in ast.walk(ast.parse(path.read_text())) if isinstance(node, ast.FunctionDef)]
     late = [
         f"{path}:{node.lineno}"
-        for function in functions
+        for path in SOURCES
+        if path.parent.name != "cli"
+        for function in ast.walk(ast.parse(path.read_text()))
+        if isinstance(function, ast.FunctionDef)
         for node in ast.walk(function)
         if isinstance(node, ast.Import | ast.ImportFrom)
     ]

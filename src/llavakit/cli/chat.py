@@ -21,7 +21,7 @@ from llavakit.cli.options import (
 
 
 def chat(
-    picture: Annotated[str | None, typer.Argument(metavar="[PICTURE]", help="An image file to talk about.")] = None,
+    picture: Annotated[str | None, typer.Argument(metavar="PICTURE", help="An image file to talk about.")] = None,
     model: ModelOption = "pocket",
     max_tokens: MaxTokensOption = 512,
     temperature: TemperatureOption = 0.0,

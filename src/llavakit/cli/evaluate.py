@@ -7,11 +7,11 @@ from typing import Annotated
 
 import typer
 
-from llavakit.cli.options import DeviceOption, DTypeOption, ThreadsOption
+from llavakit.cli.options import DeviceOption, DTypeOption, ModelArgument, ThreadsOption
 
 
 def evaluate(
-    model: Annotated[str, typer.Argument(metavar="MODEL", help="A checkpoint folder, or a name of the catalogue.")],
+    model: ModelArgument,
     data: Annotated[Path, typer.Option(help="A folder that `llava scenes --split heldout` wrote.")],
     device: DeviceOption = "auto",
     dtype: DTypeOption = "auto",

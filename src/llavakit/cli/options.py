@@ -9,7 +9,9 @@ import typer
 Device = Literal["auto", "cpu", "cuda", "mps"]
 DType = Literal["auto", "float32", "bfloat16", "float16"]
 
-ModelOption = Annotated[str, typer.Option("--model", "-m", help="A checkpoint folder, or a name of the catalogue.")]
+_MODEL_HELP = "A checkpoint folder, or a name of the catalogue."
+ModelOption = Annotated[str, typer.Option("--model", "-m", help=_MODEL_HELP)]
+ModelArgument = Annotated[str, typer.Argument(metavar="MODEL", help=_MODEL_HELP)]
 DeviceOption = Annotated[Device, typer.Option(help="Where to compute; auto takes a GPU where there is one.")]
 DTypeOption = Annotated[DType, typer.Option(help="Number format of the weights; auto suits the device.")]
 ThreadsOption = Annotated[int | None, typer.Option(min=1, help="CPU threads.  [default: all cores]")]

@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-from typing import Annotated
-
-import typer
+from llavakit.cli.options import ModelArgument
 
 
-def show(model: Annotated[str, typer.Argument(metavar="MODEL", help="A checkpoint folder, or a name of the catalogue.")]) -> None:
+def show(model: ModelArgument) -> None:
     """Show what a model is made of. Reads its configuration and headers, not its weights."""
     import torch
     from rich.console import Console

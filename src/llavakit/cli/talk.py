@@ -92,7 +92,8 @@ class Talk:
         if path is not None and path.is_absolute():  # as dropped files are; a plain word is a question
             return bool(self.show(path))
         if word.startswith("/"):
-            raise ValueError(f"there is no command {word} and no such file; {nearest(word, [*self._commands, '/exit'])}")
+            known = nearest(word, [*self._commands, "/exit"])
+            raise ValueError(f"there is no command {word} and no such file; {known}")
         self._num_retries = 0
         parts = [self._picture] if self._picture is not None and not self._said.messages else []
         return self._answer(self._said.ask(*parts, line), self._params)

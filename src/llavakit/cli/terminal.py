@@ -28,7 +28,7 @@ def read_line(prompt: str) -> str:
 
 @contextmanager
 def stop_on_interrupt() -> Iterator[Callable[[], bool]]:
-    """Within it, the first Ctrl-C only makes the yielded function true; a second one is a KeyboardInterrupt as usual."""
+    """Within it, the first Ctrl-C only makes the yielded function true; a second one is a KeyboardInterrupt."""
     is_stopped = False
 
     def stop(_signal: int, _frame: FrameType | None) -> None:

@@ -8,7 +8,9 @@ import typer
 
 
 def train(
-    recipe: Annotated[str, typer.Argument(metavar="RECIPE", help="A recipe by name, or the saved configuration of a run.")],
+    recipe: Annotated[
+        str, typer.Argument(metavar="RECIPE", help="A recipe by name, or the saved configuration of a run.")
+    ],
     overrides: Annotated[
         list[str] | None, typer.Argument(metavar="[KEY=VALUE]...", help="Values to change in its configuration.")
     ] = None,

@@ -1,0 +1,86 @@
+"""`llava ask` prints what the engine says, and nothing else."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from llavakit.checkpoint.load import load
+from llavakit.engine.engine import Engine
+from llavakit.engine.sampling import SamplingParams
+from llavakit.processing.conversation import Conversation
+from llavakit.processing.image import open_image
+
+QUESTION = "What colour is it?"
+
+
+@pytest.fixture
+def ask(llava: Callable, model_folder: Path, picture: Path) -> Callable:
+    return lambda *options, shown=picture, **kwargs: llava(
+        "ask", shown, QUESTION, "--model", model_folder, "--max-tokens", 8, *options, **kwargs
+    )
+
+
+def test_answer_alone_on_standard_output(ask: Callable, model_folder: Path, picture: Path) -> None:
+    conversation = Conversation().ask(open_image(picture), QUESTION)
+    expected = Engine(load(model_folder)).generate(conversation, SamplingParams(max_tokens=8))
+    run = ask()
+    assert (run.code, run.out, run.err) == (0, expected.text + "\n", "")
+    assert ask("--device", "cpu", "--dtype", "float32").out == run.out
+
+
+def test_json_is_one_object_that_counts(ask: Callable) -> None:
+    run = ask("--json")
+    answer = json.loads(run.out)
+    assert list(answer) == ["text", "prompt_tokens", "tokens", "image_tokens", "finish_reason", "timings"]
+    assert answer["text"] + "\n" == ask().out
+    assert answer["image_tokens"] == 4 and answer["prompt_tokens"] > 4 and answer["tokens"] <= 8
+    assert answer["finish_reason"] in ("stop", "length")
+    assert answer["timings"]["first_token_ms"] > 0
+
+
+def test_picture_from_standard_input(ask: Callable, picture: Path) -> None:
+    assert ask(shown="-", stdin=picture.read_bytes()).out == ask().out
+
+
+def test_a_seed_repeats_what_is_drawn(ask: Callable) -> None:
+    drawn = [ask("--temperature", 2, "--top-p", 0.99, "--top-k", 200, "--seed", seed).out for seed in (1, 1, 2)]
+    assert drawn[0] == drawn[1] != drawn[2]
+
+
+def test_template_by_name(ask: Callable) -> None:
+    assert ask("--template", "vicuna_v1").out == ask().out
+    run = ask("--template", "vicuna_v2")
+    assert run.code == 1 and "vicuna_v1" in run.err
+
+
+def test_mistakes_are_one_sentence(
+    ask: Callable, llava: Callable, model_folder: Path, picture: Path, tmp_path: Path
+) -> None:
+    broken = tmp_path / "broken.png"
+    broken.write_bytes(picture.read_bytes()[:60])
+    for run, named in (
+        (ask(shown=tmp_path / "none.png"), "none.png"),
+        (ask(shown=broken), "broken.png"),
+        (ask(shown="-"), "empty"),
+        (ask("--top-p", 0), "top_p"),
+        (ask("--device", "mps"), "mps"),
+        (llava("ask", picture, "What?", "--model", "pockte"), "pocket"),
+        (llava("ask", picture, "What? " * 400, "--model", model_folder), "context"),
+    ):
+        assert run.code == 1 and run.out == "", run
+        assert named in run.err and run.err.startswith("llava: ") and run.err.count("\n") == 1, run.err
+
+
+def test_traceback_on_request(ask: Callable, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("LLAVAKIT_TRACEBACK", "1")
+    with pytest.raises(ValueError, match="none.png"):
+        ask(shown=tmp_path / "none.png")
+
+
+def test_wrong_usage_exits_2(ask: Callable, llava: Callable) -> None:
+    for run in (ask("--temperature", -1), ask("--nonsense"), ask("--device", "tpu"), llava("ask"), llava("aks")):
+        assert run.code == 2 and run.out == "" and run.err
