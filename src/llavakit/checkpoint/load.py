@@ -25,11 +25,8 @@ class Loaded:
 
     model: Llava
     tokenizer: Tokenizer
+    config: LlavaConfig
     name: str
-
-    @property
-    def config(self) -> LlavaConfig:
-        return self.model.config
 
     @cached_property
     def processor(self) -> Processor:
@@ -44,15 +41,24 @@ def load(path: str | Path, *, device: torch.device | str = "cpu", dtype: torch.d
     """
     folder = locate(path)
     model = load_model(folder, device=device, dtype=dtype)
-    if not (folder / TOKENIZER_FILE).is_file():
+    tokenizer = _tokenizer(folder, model.config)
+    return Loaded(model, tokenizer, model.config, Path(path).resolve().name)
+
+
+def _tokenizer(folder: Path, config: LlavaConfig) -> Tokenizer:
+    file = folder / TOKENIZER_FILE
+    if not file.is_file():
         raise CheckpointError(f"{folder} has no {TOKENIZER_FILE}")
-    tokenizer = Tokenizer.load(folder / TOKENIZER_FILE, model.config.tokens)
-    if tokenizer.size > model.config.language.vocab_size:
+    try:
+        tokenizer = Tokenizer.load(file, config.tokens)
+    except (ValueError, OSError) as error:
+        raise CheckpointError(f"{file} cannot be used: {error}") from error
+    if tokenizer.size > config.language.vocab_size:
         raise CheckpointError(
-            f"the tokenizer in {folder} knows {tokenizer.size} tokens, but the model only "
-            f"{model.config.language.vocab_size}"
+            f"{file} knows {tokenizer.size} tokens, but the model only {config.language.vocab_size}: "
+            "they do not belong together"
         )
-    return Loaded(model, tokenizer, Path(path).resolve().name)
+    return tokenizer
 
 
 def locate(path: str | Path) -> Path:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 import torch
 from safetensors import SafetensorError
@@ -16,9 +15,7 @@ from llavakit.checkpoint.atomic import atomic_folder
 from llavakit.checkpoint.formats import CONFIG_FILE, NATIVE_FORMAT, NATIVE_VERSION, TOKENIZER_FILE, WEIGHTS_FILE
 from llavakit.config import LlavaConfig
 from llavakit.model import Llava
-
-if TYPE_CHECKING:
-    from llavakit.processing.tokenizer import Tokenizer
+from llavakit.processing.tokenizer import Tokenizer
 
 CARD_FILE = "README.md"
 _FILES = {CONFIG_FILE, WEIGHTS_FILE, TOKENIZER_FILE, CARD_FILE}
@@ -74,7 +71,10 @@ def _plain_card(name: str, config: LlavaConfig) -> str:
     vision, language = config.vision, config.language
     return (
         f"# {name}\n\n"
-        f"A LLaVA model in llavakit's native format: a tower of {vision.num_layers} layers on "
-        f"{vision.image_size}-pixel pictures, a {config.projector.kind} projector, and a language model of {language.num_layers} layers with "
-        f"{language.vocab_size} tokens and a context of {language.max_positions}.\n"
+        "A LLaVA model in llavakit's native format.\n\n"
+        f"- vision tower: {vision.num_layers} layers of width {vision.hidden_size}, "
+        f"pictures of {vision.image_size} pixels in patches of {vision.patch_size}\n"
+        f"- projector: {config.projector.kind}\n"
+        f"- language model: {language.num_layers} layers of width {language.hidden_size}, "
+        f"{language.vocab_size} tokens, a context of {language.max_positions}\n"
     )

@@ -34,11 +34,18 @@ def _llava_hf(*, language: str, head: str, tower: str, projector: str) -> Table:
     )
 
 
-# One model, three sets of names: that of the files, and those of a state dict saved straight from memory.
+# One model, four sets of names: those of published files, of files by transformers 5 for a model that was not loaded
+# from one, and those of a state dict saved straight from memory.
 LLAVA_HF = _llava_hf(
     language="language_model.model",
     head="language_model.lm_head",
     tower="vision_tower.vision_model",
+    projector="multi_modal_projector",
+)
+LLAVA_HF_FRESH_5 = _llava_hf(
+    language="language_model.model",
+    head="language_model.lm_head",
+    tower="vision_tower",
     projector="multi_modal_projector",
 )
 LLAVA_HF_MEMORY_4_52 = _llava_hf(
@@ -53,7 +60,7 @@ LLAVA_HF_MEMORY_5 = _llava_hf(
     tower="model.vision_tower",
     projector="model.multi_modal_projector",
 )
-LLAVA_HF_LAYOUTS = (LLAVA_HF, LLAVA_HF_MEMORY_4_52, LLAVA_HF_MEMORY_5)
+LLAVA_HF_LAYOUTS = (LLAVA_HF, LLAVA_HF_FRESH_5, LLAVA_HF_MEMORY_4_52, LLAVA_HF_MEMORY_5)
 
 
 def unused_layers(vision: VisionConfig) -> Table:
