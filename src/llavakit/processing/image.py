@@ -144,7 +144,8 @@ def _eight_bits(image: Image.Image) -> np.ndarray:
         whites = (1, 255, 65535) if image.mode == "F" else (255, 65535)
         fitting = [white for white in whites if low >= 0 and high <= white]
         low, high = (0, fitting[0]) if fitting else (low, high)
-    return np.rint((values - low) * (255 / (high - low))).astype(np.uint8)
+    scale = 255 / ((high - low) or 1)  # a stretch of one single grey is black
+    return np.rint((values - low) * scale).astype(np.uint8)
 
 
 def preprocess(

@@ -143,8 +143,8 @@ class TextStream:
 def train_tokenizer(texts: Iterable[str], vocab_size: int) -> Tokenizer:
     """Learn a byte-level BPE vocabulary (GPT-2's alphabet and word pattern); the same texts give the same one.
 
-    The first ids are <pad> 0, <s> 1, </s> 2, <image> 3, then the 256 bytes, then merges. Raises ValueError for a
-    vocabulary smaller than those.
+    The first ids are <pad> 0, <s> 1, </s> 2, <image> 3, then the 256 bytes, then merges; fewer than `vocab_size`
+    tokens come out if the texts do not hold more. Raises ValueError for a vocabulary smaller than the first 260.
     """
     specials = ["<pad>", "<s>", "</s>", "<image>"]
     if vocab_size < len(specials) + 256:

@@ -1,0 +1,161 @@
+"""Rendering against the strings of the original implementation, and law 7 on the level of segments."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from PIL import Image
+
+from llavakit.processing import (
+    TEMPLATES,
+    Conversation,
+    PictureSegment,
+    Segment,
+    SpecialSegment,
+    TextSegment,
+    find_template,
+    render,
+)
+
+PIXEL = Image.new("RGB", (1, 1))
+SPELT = {"bos": "<s>", "eos": "</s>"}
+
+
+def spelt(segments: list[Segment]) -> str:
+    """Segments as the original's string with markers."""
+    parts = []
+    for segment in segments:
+        match segment:
+            case TextSegment(text):
+                parts.append(text)
+            case PictureSegment():
+                parts.append("<image>")
+            case SpecialSegment(name):
+                parts.append(SPELT[name])
+    return "".join(parts)
+
+
+def conversation_of(dialogue: list[str | None]) -> Conversation:
+    """A dialogue of the golden file: user and assistant in turn, None where the assistant is to speak."""
+    conversation = Conversation()
+    for index, words in enumerate(dialogue):
+        if words is None:
+            continue
+        if index % 2:
+            conversation = conversation.answer(words)
+        elif words.startswith("<image>"):
+            conversation = conversation.ask(PIXEL, words.removeprefix("<image>").removeprefix("\n"))
+        else:
+            conversation = conversation.ask(words)
+    return conversation
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        "one_turn_open",
+        "one_turn_closed",
+        "three_turns",
+        "three_turns_open",
+        "with_image",
+        "with_image_two_turns",
+        "starts_with_s_letters",
+    ],
+)
+def test_vicuna_v1_equals_the_original(name: str, fixtures: Path) -> None:
+    golden = json.loads((fixtures / "templates" / "templates.json").read_text())
+    conversation = conversation_of(golden["dialogues"][name])
+    assert spelt(render(conversation, "vicuna_v1", bos=False)) == golden["templates"]["vicuna_v1"]["prompts"][name]
+
+
+def test_an_empty_answer_is_closed_where_the_original_forgets_the_end_token(fixtures: Path) -> None:
+    golden = json.loads((fixtures / "templates" / "templates.json").read_text())
+    ours = spelt(render(conversation_of(golden["dialogues"]["empty_answer"]), "vicuna_v1", bos=False))
+    theirs = golden["templates"]["vicuna_v1"]["prompts"]["empty_answer"]
+    assert ours == theirs.replace("ASSISTANT:USER", "ASSISTANT:</s>USER")
+
+
+def test_plain_equals_the_original_training_text(fixtures: Path) -> None:
+    golden = json.loads((fixtures / "labels" / "plain.json").read_text())
+    compared = 0
+    for item in golden["items"]:
+        turns = item.get("turns_after_multimodal", [])
+        if len(turns) != 2 or "<image>" not in turns[0]:
+            continue
+        segments = render(conversation_of(turns), "plain")
+        assert spelt(segments) == f"<s><image>{turns[1]}\n", item["name"]
+        assert [s.text for s in segments if isinstance(s, TextSegment) and s.target] == [turns[1] + "\n"]
+        compared += 1
+    assert compared >= 5
+
+
+def test_vicuna_v1_in_segments() -> None:
+    conversation = Conversation(system="S").ask(PIXEL, "one ", PIXEL, "two").answer("yes").ask("three")
+    assert render(conversation, "vicuna_v1") == [
+        SpecialSegment("bos"),
+        TextSegment("S USER: "),
+        PictureSegment(0),
+        TextSegment("\none "),
+        PictureSegment(1),
+        TextSegment("\ntwo ASSISTANT:"),
+        TextSegment(" yes", target=True),
+        SpecialSegment("eos", target=True),
+        TextSegment("USER: three ASSISTANT:"),
+    ]
+
+
+def test_the_system_prompt_can_be_left_out_or_replaced() -> None:
+    assert spelt(render(Conversation(system="").ask("a"), "vicuna_v1", bos=False)) == "USER: a ASSISTANT:"
+    assert spelt(render(Conversation(system="S").ask("a"), "vicuna_v1", bos=False)) == "S USER: a ASSISTANT:"
+
+
+WORDS = st.text(max_size=12) | st.sampled_from(["<image>", "</s>", " ASSISTANT: ", "USER: ", "\n", ""])
+
+
+@st.composite
+def conversations(draw: st.DrawFn, template: str) -> Conversation:
+    if template == "plain":
+        return Conversation().ask(PIXEL, draw(WORDS)).answer(draw(WORDS))
+    conversation = Conversation()
+    for question, picture, answer in draw(st.lists(st.tuples(WORDS, st.booleans(), WORDS), min_size=1, max_size=4)):
+        conversation = conversation.ask(*([PIXEL] if picture else []), question).answer(answer)
+    return conversation
+
+
+@pytest.mark.parametrize("name", sorted(TEMPLATES))
+@given(data=st.data())
+def test_targets_are_the_words_of_the_assistant_and_the_end(name: str, data: st.DataObject) -> None:
+    template = TEMPLATES[name]
+    conversation = data.draw(conversations(name))
+    segments = render(conversation, name)
+    expected = []
+    for message in conversation.messages[1::2]:
+        words = "".join(part.text for part in message.parts)
+        expected.append((template.answer_prefix + words if words else "") + template.answer_suffix)
+    learned = spelt([s for s in segments if not isinstance(s, PictureSegment) and s.target])
+    assert learned == "".join(words + ("</s>" if template.answer_eos else "") for words in expected)
+    assert [s.index for s in segments if isinstance(s, PictureSegment)] == list(range(len(conversation.pictures)))
+    assert all(segment.text for segment in segments if isinstance(segment, TextSegment))
+
+
+@pytest.mark.parametrize("name", sorted(TEMPLATES))
+def test_the_prompt_of_a_question_is_the_beginning_of_the_whole(name: str) -> None:
+    """What was read for generation is what was learned in training, so earlier turns can be kept."""
+    asked = Conversation().ask(PIXEL, "What is it?")
+    prompt, whole = render(asked, name), render(asked.answer("A dot."), name)
+    assert whole[: len(prompt)] == prompt
+
+
+def test_refusals_name_what_is_possible() -> None:
+    with pytest.raises(ValueError, match="did you mean 'vicuna_v1'"):
+        find_template("vicunna_v1")
+    with pytest.raises(ValueError, match="holds 2 messages and the conversation has 3"):
+        render(Conversation().ask(PIXEL).answer("a").ask("b"), "plain")
+    with pytest.raises(ValueError, match="no place for a system prompt"):
+        render(Conversation(system="S").ask(PIXEL), "plain")
+    with pytest.raises(ValueError, match="shows the picture only; there is none"):
+        render(Conversation().ask("words"), "plain")
