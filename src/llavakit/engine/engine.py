@@ -1,0 +1,170 @@
+"""Answers as they are made: equal to `reference`, token for token, but nothing is computed twice."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from itertools import islice
+from time import perf_counter
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from llavakit.checkpoint.load import Loaded
+from llavakit.engine.answer_text import AnswerText
+from llavakit.engine.computed import Computed
+from llavakit.engine.image_cache import ImageCache, pixel_digest
+from llavakit.engine.prefix_cache import Key, num_reusable, prefix_keys
+from llavakit.engine.request import Completion, Event, Timings
+from llavakit.engine.sampling import SamplingParams, forbidden_tokens, sample
+from llavakit.model import Images
+from llavakit.processing.conversation import Conversation
+from llavakit.processing.processor import Inputs
+from llavakit.processing.templates import find_template
+
+IMAGE_CACHE_BYTES = 256 * 2**20
+GREEDY = SamplingParams()
+
+
+class Engine:
+    """Talks for one model.
+
+    Between requests it keeps the keys and values of the last sequence and the features of the pictures seen, and
+    takes from them whatever a new conversation shares with the old one: a second question, a retry or a cleared chat
+    need no call of their own. Closing a stream half-way is allowed. While one stream is open another may start; it
+    finds nothing kept, but its answer is the same.
+    """
+
+    def __init__(self, loaded: Loaded) -> None:
+        self._model, self._config, self._tokenizer = loaded.model, loaded.config, loaded.tokenizer
+        self._processor = loaded.processor
+        self._forbidden = forbidden_tokens(loaded.config, loaded.tokenizer.size)
+        self._image_cache = ImageCache(IMAGE_CACHE_BYTES)
+        self._computed: Computed | None = None
+
+    def generate(
+        self, conversation: Conversation, params: SamplingParams = GREEDY, *, template: str | None = None
+    ) -> Completion:
+        """The whole answer to the last message; arguments and errors as in `stream`."""
+        *_, last = self.stream(conversation, params, template=template)
+        assert last.completion is not None
+        return last.completion
+
+    def stream(
+        self, conversation: Conversation, params: SamplingParams = GREEDY, *, template: str | None = None
+    ) -> Iterator[Event]:
+        """The answer to the last message, piece by piece; the pieces joined are the completion's text.
+
+        Raises ValueError, at the call, if there is no question to answer, if the template is unknown, or if the prompt
+        does not fit the model's context.
+        """
+        started = perf_counter()
+        if not conversation.messages or conversation.messages[-1].role != "user":
+            raise ValueError("There is nothing to answer: the conversation has to end with a message of the user.")
+        style = find_template(template or self._config.template)
+        inputs = self._processor(conversation, template=template)
+        self._check_length(inputs)
+        text = AnswerText(self._tokenizer, prefix=style.answer_prefix, stops=params.stop + style.stop)
+        return self._answer(inputs, params, text, started)
+
+    def _nothing_computed(self) -> Computed:
+        weight = self._model.language.output_weight
+        return Computed(self._config.language, dtype=weight.dtype, device=weight.device)
+
+    def _check_length(self, inputs: Inputs) -> None:
+        length, num_image, context = len(inputs.tokens), _num_image_tokens(inputs), self._config.language.max_positions
+        if length >= context:
+            raise ValueError(
+                f"The prompt is {length} tokens long ({num_image} of them for pictures), but the context of this model "
+                f"holds {context}, and one must be left for the answer. Ask a shorter question, or leave out pictures "
+                "or earlier messages."
+            )
+
+    def _answer(self, inputs: Inputs, params: SamplingParams, text: AnswerText, started: float) -> Iterator[Event]:
+        computed, self._computed = self._computed or self._nothing_computed(), None  # ours alone while we run
+        timings, tokens, pieces = Timings(), list[int](), list[str]()
+        room = min(params.max_tokens, self._config.language.max_positions - len(inputs.tokens))
+        try:
+            for token in islice(self._tokens(computed, inputs, params, timings, started), room):
+                tokens.append(token)
+                pieces.append(text.put(token))
+                if text.stopped:
+                    break
+                if pieces[-1]:
+                    yield Event(pieces[-1])
+        finally:
+            self._computed = computed
+        last = pieces.pop() if text.stopped else text.finish()
+        completion = Completion(
+            text="".join(pieces) + last,
+            prompt_tokens=tuple(inputs.tokens),
+            tokens=tuple(tokens),
+            image_tokens=_num_image_tokens(inputs),
+            finish_reason="stop" if text.stopped or len(tokens) < room else "length",
+            timings=timings,
+        )
+        yield Event(last, completion)
+
+    def _tokens(
+        self, computed: Computed, inputs: Inputs, params: SamplingParams, timings: Timings, started: float
+    ) -> Iterator[int]:
+        """Tokens without end, but for the end token; each is computed only when the next one is asked for."""
+        logits = self._prefill(computed, inputs, timings)
+        history, generator = list(inputs.tokens), params.generator()
+        token = sample(logits, params, generator, history)
+        timings.first_token_ms = _ms_since(started)
+        while token != self._config.tokens.eos:
+            yield token
+            step = perf_counter()
+            history.append(token)
+            token = sample(self._compute(computed, [token], [token], images=None), params, generator, history)
+            timings.decode_ms += _ms_since(step)
+
+    def _prefill(self, computed: Computed, inputs: Inputs, timings: Timings) -> Float[Tensor, " vocab"]:
+        """Compute what is new in the prompt; returns the scores of the first token of the answer."""
+        start = perf_counter()
+        pictures = () if inputs.pixels is None else inputs.pixels.split(1)  # one view each
+        digests = [pixel_digest(pixels) for pixels in pictures]
+        keys = prefix_keys(inputs.tokens, inputs.spans, digests)
+        kept = num_reusable(computed.keys, keys, inputs.spans)
+        computed.rewind(kept)
+        features = [
+            self._image_cache.get(digest, lambda pixels=pixels: self._encode(pixels))
+            for digest, pixels, span in zip(digests, pictures, inputs.spans, strict=True)
+            if span[0] >= kept
+        ]
+        timings.cached_tokens, timings.encode_ms = kept, _ms_since(start)
+
+        start = perf_counter()
+        images = Images(features=torch.cat(features)) if features else None
+        logits = self._compute(computed, inputs.tokens[kept:], keys[kept:], images)
+        timings.prefill_ms = _ms_since(start)
+        return logits
+
+    @torch.inference_mode()
+    def _encode(self, pixels: Float[Tensor, "1 3 size size"]) -> Float[Tensor, "1 features width"]:
+        """One picture at a time, so that its features never depend on its neighbours."""
+        features = self._model.vision(pixels.to(self._model.vision.embeddings.class_embedding))
+        if features.device.type != "cpu":
+            torch.accelerator.synchronize(features.device)  # or the work would be timed as prefill
+        return features
+
+    @torch.inference_mode()
+    def _compute(
+        self, computed: Computed, tokens: Sequence[int], keys: list[Key], images: Images | None
+    ) -> Float[Tensor, " vocab"]:
+        """Put tokens behind those computed; returns the scores of the token that follows, forbidden ones at -inf."""
+        computed.expect(keys)
+        start, device = computed.cache.length, self._model.language.output_weight.device
+        row = torch.tensor([tokens], device=device)
+        positions = torch.arange(start, start + len(tokens), device=device)[None]
+        hidden = self._model(row, images, positions, computed.cache)
+        return self._model.language.logits(hidden[0, -1]).float().cpu().masked_fill(self._forbidden, -torch.inf)
+
+
+def _num_image_tokens(inputs: Inputs) -> int:
+    return sum(end - start for start, end in inputs.spans)
+
+
+def _ms_since(start: float) -> float:
+    return (perf_counter() - start) * 1000

@@ -1,0 +1,41 @@
+"""Features of pictures seen before, so that the tower looks at each picture once."""
+
+from __future__ import annotations
+
+import hashlib
+from collections import OrderedDict
+from collections.abc import Callable
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+
+class ImageCache:
+    """Features by digest of the pixels; when they exceed `max_bytes`, those not used for longest are dropped."""
+
+    def __init__(self, max_bytes: int) -> None:
+        self._max_bytes = max_bytes
+        self._features: OrderedDict[bytes, Tensor] = OrderedDict()
+
+    def get(
+        self, digest: bytes, encode: Callable[[], Float[Tensor, "views features width"]]
+    ) -> Float[Tensor, "views features width"]:
+        """The features of the picture with this digest; `encode` is asked only if they are not at hand."""
+        if digest not in self._features:
+            self._features[digest] = encode()
+        self._features.move_to_end(digest)
+        features = self._features[digest]
+        while len(self._features) > 1 and self.num_bytes > self._max_bytes:
+            self._features.popitem(last=False)
+        return features
+
+    @property
+    def num_bytes(self) -> int:
+        return sum(features.nbytes for features in self._features.values())
+
+
+def pixel_digest(pixels: Float[Tensor, "views 3 size size"]) -> bytes:
+    """A short name for exactly these pixels: equal pictures have equal ones, however they were opened."""
+    raw = pixels.contiguous().view(torch.uint8).numpy()
+    return hashlib.blake2b(raw, digest_size=16).digest()

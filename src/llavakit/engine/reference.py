@@ -1,0 +1,35 @@
+"""Generation in its plainest form, and the oracle for the engine: no cache, everything computed anew for each token."""
+
+from __future__ import annotations
+
+import torch
+
+from llavakit.engine.sampling import SamplingParams, forbidden_tokens, sample
+from llavakit.model import Images, Llava
+from llavakit.processing.processor import Inputs
+
+
+@torch.inference_mode()
+def generate(model: Llava, inputs: Inputs, params: SamplingParams, *, tokenizer_size: int) -> list[int]:
+    """The tokens of the answer, without the end token: until that, `max_tokens`, or the end of the context.
+
+    Stop strings concern text and are not looked at.
+    """
+    device = model.language.output_weight.device
+    weight = model.vision.embeddings.class_embedding  # pixels come as float32 on the CPU
+    images = None if inputs.pixels is None else Images(pixels=inputs.pixels.to(weight))
+    forbidden = forbidden_tokens(model.config, tokenizer_size)
+    generator = params.generator()
+
+    tokens = list(inputs.tokens)
+    longest = min(len(tokens) + params.max_tokens, model.config.language.max_positions)
+    while len(tokens) < longest:
+        row = torch.tensor([tokens], device=device)
+        positions = torch.arange(len(tokens), device=device)[None]
+        hidden = model(row, images, positions)
+        logits = model.language.logits(hidden[0, -1]).float().cpu()
+        token = sample(logits.masked_fill(forbidden, -torch.inf), params, generator, history=tokens)
+        if token == model.config.tokens.eos:
+            break
+        tokens.append(token)
+    return tokens[len(inputs.tokens) :]

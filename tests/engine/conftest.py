@@ -1,0 +1,89 @@
+"""Tiny random models that can be talked with."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from functools import cache
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import settings
+from PIL import Image
+
+from llavakit.checkpoint.load import Loaded
+from llavakit.config import LanguageConfig, LlavaConfig, SpecialTokens, VisionConfig
+from llavakit.model import Llava
+from llavakit.processing.templates import TEMPLATES
+from llavakit.processing.tokenizer import Tokenizer, train_tokenizer
+
+settings.register_profile("engine", deadline=None)  # a busy machine is no failure
+settings.load_profile("engine")
+
+NUM_UNSPELLABLE = 12  # rows of the vocabulary behind the tokenizer's, as in padded checkpoints
+
+
+@cache
+def tiny_tokenizer() -> Tokenizer:
+    system = TEMPLATES["vicuna_v1"].system
+    assert system is not None
+    return train_tokenizer([system] * 20, 330)
+
+
+def tiny_model(max_positions: int) -> Llava:
+    """Random, but lively: its answers vary, sometimes end, and would often hold ids that no answer may hold."""
+    tokenizer = tiny_tokenizer()
+    config = LlavaConfig(
+        vision=VisionConfig(
+            image_size=28, patch_size=14, hidden_size=16, intermediate_size=32, num_layers=3, num_heads=2
+        ),
+        language=LanguageConfig(
+            vocab_size=tokenizer.size + NUM_UNSPELLABLE,
+            hidden_size=32,
+            intermediate_size=48,
+            num_layers=2,
+            num_heads=4,
+            num_kv_heads=2,
+            head_dim=8,
+            max_positions=max_positions,
+        ),
+        tokens=SpecialTokens(pad=0, bos=1, eos=2, image=3),
+    )
+    torch.manual_seed(0)
+    model = Llava(config).eval().requires_grad_(False)
+    for name, weight in model.named_parameters():
+        if weight.dim() > 1:
+            weight.normal_(std=(3 if "lm_head" in name else 1.25) / weight[0].numel() ** 0.5)
+    model.language.embed_tokens.weight.normal_()
+    head = model.language.output_weight
+    head[[config.tokens.eos, config.tokens.image]] *= 2
+    head[tokenizer.size :] *= 2
+    return model
+
+
+@pytest.fixture(scope="session")
+def make_loaded() -> Callable[..., Loaded]:
+    """Makes a tiny model with a context of `max_positions` tokens."""
+
+    @cache
+    def make(max_positions: int = 600) -> Loaded:
+        model = tiny_model(max_positions)
+        return Loaded(model=model, tokenizer=tiny_tokenizer(), config=model.config, name="tiny")
+
+    return make
+
+
+@pytest.fixture
+def loaded(make_loaded: Callable[..., Loaded]) -> Loaded:
+    return make_loaded()
+
+
+@pytest.fixture
+def picture() -> Callable[[int], Image.Image]:
+    """Draws a picture of random pixels: another number, another picture."""
+
+    def draw(number: int) -> Image.Image:
+        pixels = np.random.default_rng(number).integers(0, 256, (20 + number % 3 * 10, 30, 3), dtype=np.uint8)
+        return Image.fromarray(pixels)
+
+    return draw

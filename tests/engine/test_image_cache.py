@@ -1,0 +1,45 @@
+"""Laws of remembered features."""
+
+from __future__ import annotations
+
+import torch
+
+from llavakit.engine.image_cache import ImageCache, pixel_digest
+
+
+def features(value: float) -> torch.Tensor:
+    return torch.full((1, 2, 4), float(value))  # 32 bytes
+
+
+def test_each_picture_is_encoded_once() -> None:
+    cache, calls = ImageCache(max_bytes=100), []
+    for _ in range(3):
+        got = cache.get(b"a", lambda: calls.append("a") or features(1))
+        assert torch.equal(got, features(1))
+    assert calls == ["a"]
+
+
+def test_those_not_used_for_longest_go_first() -> None:
+    cache, calls = ImageCache(max_bytes=64), []
+    for name in "abaca":
+        cache.get(name.encode(), lambda name=name: calls.append(name) or features(0))
+        assert cache.num_bytes <= 64
+    assert calls == ["a", "b", "c"]
+    cache.get(b"b", lambda: calls.append("b") or features(0))
+    assert calls == ["a", "b", "c", "b"]
+
+
+def test_a_picture_larger_than_the_cache_is_still_answered() -> None:
+    cache = ImageCache(max_bytes=1)
+    assert torch.equal(cache.get(b"a", lambda: features(5)), features(5))
+    assert torch.equal(cache.get(b"b", lambda: features(6)), features(6))
+    assert cache.num_bytes == 32
+
+
+def test_digests_tell_pixels_apart() -> None:
+    pixels = torch.rand(1, 3, 4, 4)
+    other = pixels.clone()
+    other[0, 2, 3, 3] += 1e-6
+    assert pixel_digest(pixels) == pixel_digest(pixels.clone())
+    assert pixel_digest(pixels) == pixel_digest(torch.stack([other, pixels], dim=1)[:, 1])
+    assert pixel_digest(pixels) != pixel_digest(other)
