@@ -39,6 +39,7 @@ clean:
 
 # setuptools first and no build isolation: so constraints.txt pins the build as well.
 .venv/.package: .venv/.python pyproject.toml constraints.txt
+	@echo "Installing llavakit and PyTorch into .venv: a few minutes, once."
 	$(PIP) setuptools
 	$(PIP) --no-build-isolation -e .
 	@touch $@
