@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from pathlib import Path
 from typing import Any
 
@@ -89,6 +90,36 @@ def test_ids_and_targets_equal_the_original(labels: str, legacy: bool, template:
         assert learned == item["labels"], item["name"]
         compared.append(item["name"])
     assert len(compared) >= 8
+
+
+def conversation_in(prompt: str) -> Conversation | None:
+    """The conversation behind a prompt of the original; None if a picture stands where our templates put none."""
+    conversation = Conversation()
+    for index, turn in enumerate(re.split(r" ?USER: | ASSISTANT:|</s>USER: ", prompt.removesuffix("</s>"))[1:]):
+        if index % 2:
+            conversation = conversation.answer(turn.removeprefix(" ")) if turn else conversation
+            continue
+        words, *after_pictures = turn.split("<image>")
+        if not all(text.startswith("\n") for text in after_pictures):
+            return None
+        parts: list[str | Image.Image] = [words]
+        for text in after_pictures:
+            parts += [PIXEL, text.removeprefix("\n")]
+        conversation = conversation.ask(*parts)
+    return conversation
+
+
+def test_prompts_equal_the_ids_the_original_generated_from(fixtures: Path) -> None:
+    process = golden_processor(fixtures, legacy=False)
+    compared = 0
+    for case in json.loads((fixtures / "cases" / "v15-mlp.json").read_text())["cases"]:
+        conversation = conversation_in(case["prompt"])
+        if conversation is None:
+            continue
+        ids = [-200 if id == process.config.tokens.image else id for id in process(conversation).tokens]
+        assert ids == case["input_ids"], case["name"]
+        compared += 1
+    assert compared >= 18
 
 
 WORDS = st.text(max_size=10) | st.sampled_from(["<image>", "</s>", "<s>", " ASSISTANT: ", "USER: ", "\n", "", " a "])

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import copy
 import json
+import pickle
 from pathlib import Path
 
 import pytest
@@ -236,6 +238,14 @@ def test_a_saved_tokenizer_is_the_same_file(kind: str, tmp_path: Path) -> None:
     again.save(tmp_path / "again.json")
     assert (tmp_path / "tokenizer.json").read_bytes() == (tmp_path / "again.json").read_bytes()
     assert again.tokenize("the 你 </s>") == tokenizer.tokenize("the 你 </s>")
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_a_copy_for_another_process_keeps_text_text(kind: str) -> None:
+    tokenizer = TOKENIZERS[kind]
+    for again in (pickle.loads(pickle.dumps(tokenizer)), copy.deepcopy(tokenizer)):
+        assert again.tokenize("a </s> <image>") == tokenizer.tokenize("a </s> <image>")
+        assert again.tokens == tokenizer.tokens
 
 
 @pytest.mark.parametrize("source", ["", "[]", "{}", "not json", '{"model": 3}'])

@@ -66,8 +66,8 @@ class Processor:
                     ids = self.tokenizer.tokenize(text, after=before)
                     before = "text"
                 case SpecialSegment(name, target):
-                    if name != "bos" or self.config.tokens.bos is not None:
-                        ids = [self.tokenizer.special(name)]
+                    id = getattr(self.config.tokens, name)
+                    ids = [] if id is None else [id]  # not every model has a begin token
                     before = "start" if name == "bos" else "special"
                 case PictureSegment(index):
                     length = num_image_tokens(*sizes[index], self.config.vision)

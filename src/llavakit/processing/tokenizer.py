@@ -38,9 +38,9 @@ class Tokenizer:
         """From the content of a tokenizer.json; raises `TokenizerError` if it is not one, or of another kind."""
         try:
             spec = json.loads(source)
+            self._opening = _backend(spec)
             self._byte_level, self._strips_space = _decoder_traits(spec)
             self._prefix = _prefix_scheme(spec)
-            self._opening = _backend(spec)
             self._continuing = self._opening if self._prefix == "never" else _backend(_without_prefix(spec))
         except TokenizerError:
             raise
@@ -55,6 +55,10 @@ class Tokenizer:
         self._bytes = [b""] * self.size
         for piece, id in pieces.items():
             self._bytes[id] = piece.encode() if id in added else self._spell(piece)
+
+    def __reduce__(self) -> tuple[type[Tokenizer], tuple[str, SpecialTokens]]:
+        # The library's own copy would forget that text must not match special tokens.
+        return Tokenizer, (self._source, self.tokens)
 
     @classmethod
     def load(cls, path: str | Path, tokens: SpecialTokens) -> Tokenizer:
@@ -185,7 +189,7 @@ def _steps(part: dict[str, Any] | None, inner: str) -> list[dict[str, Any]]:
 
 def _decoder_traits(spec: dict[str, Any]) -> tuple[bool, bool]:
     """Whether tokens are spelt in GPT-2's byte alphabet, and whether the first space is taken off again."""
-    steps = {step["type"]: step for step in _steps(spec["decoder"], "decoders")}
+    steps = {step["type"]: step for step in _steps(spec.get("decoder"), "decoders")}
     if "ByteLevel" in steps:
         return True, False
     if "Metaspace" in steps:
@@ -204,9 +208,9 @@ def _metaspace_scheme(step: dict[str, Any]) -> str:
 
 def _prefix_scheme(spec: dict[str, Any]) -> str:
     """Where a text gets a space before it: `never`, at the `first` one only, or `always`."""
-    if any(step["type"] == "Prepend" for step in _steps(spec["normalizer"], "normalizers")):
+    if any(step["type"] == "Prepend" for step in _steps(spec.get("normalizer"), "normalizers")):
         return "always"
-    for step in _steps(spec["pre_tokenizer"], "pretokenizers"):
+    for step in _steps(spec.get("pre_tokenizer"), "pretokenizers"):
         if step["type"] == "Metaspace":
             return _metaspace_scheme(step)
     return "never"
@@ -214,12 +218,12 @@ def _prefix_scheme(spec: dict[str, Any]) -> str:
 
 def _without_prefix(spec: dict[str, Any]) -> dict[str, Any]:
     """The same tokenizer for text that continues other text."""
-    normalizers = [step for step in _steps(spec["normalizer"], "normalizers") if step["type"] != "Prepend"]
+    normalizers = [step for step in _steps(spec.get("normalizer"), "normalizers") if step["type"] != "Prepend"]
     splitters = [
         {**{k: v for k, v in step.items() if k != "add_prefix_space"}, "prepend_scheme": "never"}
         if step["type"] == "Metaspace"
         else step
-        for step in _steps(spec["pre_tokenizer"], "pretokenizers")
+        for step in _steps(spec.get("pre_tokenizer"), "pretokenizers")
     ]
     return {
         **spec,
