@@ -88,10 +88,17 @@ def test_save_writes_over_nothing(chat: Callable, picture: Path, tmp_path: Path)
 
 
 def test_a_mistake_is_told_and_nothing_is_lost(chat: Callable, said: tuple[str, str], picture: Path) -> None:
-    mistakes = ["/retry", "/imge x", "/image", "/image nowhere.png", "why? " * 300, ""]
+    mistakes = ["/retry", "/save x", "/imge x", "/image", "/image nowhere.png", "why? " * 300, ""]
     answers, notes = chat(*mistakes, FIRST, "/image nowhere.png", SECOND, shown=picture)
     assert [answer for answer in answers if answer] == list(said)
-    for told in ("no answer yet", "did you mean '/image'?", "needs the path", "nowhere.png", "context"):
+    for told in (
+        "no answer yet",
+        "nothing has been said",
+        "did you mean '/image'?",
+        "needs the path",
+        "nowhere.png",
+        "context",
+    ):
         assert told in notes
 
 

@@ -60,7 +60,8 @@ class Talk:
 
     def run(self) -> None:
         """Talk until the input ends, /exit, or two Ctrl-C without a line between them (KeyboardInterrupt)."""
-        self._note(f"{self._model_name}: ask about the picture; /help shows what else can be typed.")
+        topic = "ask about the picture" if self._picture else "ask, or show a picture with /image PATH"
+        self._note(f"{self._model_name}: {topic}; /help shows what else can be typed.")
         is_interrupted = False
         while True:
             try:
@@ -137,6 +138,8 @@ class Talk:
     def _save(self, path: str) -> None:
         if not path:
             raise ValueError("/save needs a path")
+        if not self._said.messages:
+            raise ValueError("nothing has been said yet")
         with open(os.path.expanduser(path), "x", encoding="utf-8") as file:  # never over a file that is there
             file.write(self._transcript())
         self._note(f"Saved as {path}.")
