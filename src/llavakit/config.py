@@ -1,0 +1,166 @@
+"""What a model is, as plain data: frozen, and checked once when it is made.
+
+Everything the code decides about a model it reads here, never from a file or folder name.
+"""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Mapping
+from typing import Any, Literal, Self
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+
+CLIP_MEAN = (0.48145466, 0.4578275, 0.40821073)
+CLIP_STD = (0.26862954, 0.26130258, 0.27577711)
+
+
+class ConfigError(ValueError):
+    """A configuration that cannot be used; the message says what was given and what is allowed."""
+
+
+def nearest(name: str, known: list[str] | tuple[str, ...]) -> str:
+    """A hint for a misspelt name: the closest known ones, or all of them."""
+    close = difflib.get_close_matches(name, known, n=1, cutoff=0.5)
+    return f"did you mean {close[0]!r}?" if close else "known: " + ", ".join(sorted(known))
+
+
+class Config(BaseModel):
+    """Base of every configuration: immutable, and an unknown key is an error that names the nearest known one."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    @classmethod
+    def parse(cls, data: Mapping[str, Any]) -> Self:
+        """Build from plain data; raises `ConfigError` with one sentence per problem."""
+        try:
+            return cls.model_validate(data)
+        except ValidationError as error:
+            raise ConfigError("; ".join(cls._sentence(problem) for problem in error.errors())) from None
+
+    @classmethod
+    def _sentence(cls, problem: Any) -> str:
+        where = ".".join(str(part) for part in problem["loc"])
+        if problem["type"] == "extra_forbidden":
+            *parents, name = problem["loc"]
+            return f"unknown key {where!r}: {nearest(str(name), cls._known_keys(parents))}"
+        if problem["type"] == "missing":
+            return f"{where} is missing"
+        if problem["type"] == "value_error":
+            return f"{where}: {problem['ctx']['error']}" if where else str(problem["ctx"]["error"])
+        return f"{where} is {problem['input']!r}: {problem['msg'][0].lower()}{problem['msg'][1:]}"
+
+    @classmethod
+    def _known_keys(cls, parents: list[str | int]) -> list[str]:
+        config: Any = cls
+        for parent in parents:
+            config = config.model_fields[parent].annotation if isinstance(parent, str) else config
+        return list(config.model_fields)
+
+
+class VisionConfig(Config):
+    """A CLIP vision tower and how LLaVA reads it (upstream: `vision_config`, `mm_vision_select_*`)."""
+
+    image_size: int = Field(336, gt=0)
+    patch_size: int = Field(14, gt=0)
+    hidden_size: int = Field(1024, gt=0)
+    intermediate_size: int = Field(4096, gt=0)
+    num_layers: int = Field(24, gt=0)
+    num_heads: int = Field(16, gt=0)
+    activation: Literal["quick_gelu", "gelu"] = "quick_gelu"
+    layer_norm_eps: float = Field(1e-5, gt=0)
+    feature_layer: int = -2
+    feature_select: Literal["patch", "full"] = "patch"
+    image_mean: tuple[float, float, float] = CLIP_MEAN
+    image_std: tuple[float, float, float] = CLIP_STD
+
+    @model_validator(mode="after")
+    def _check(self) -> Self:
+        if self.hidden_size % self.num_heads:
+            raise ValueError(f"hidden_size {self.hidden_size} does not divide into {self.num_heads} heads")
+        if self.image_size % self.patch_size:
+            raise ValueError(f"image_size {self.image_size} is not a whole number of {self.patch_size}-pixel patches")
+        if not -self.num_layers - 1 <= self.feature_layer <= self.num_layers:
+            raise ValueError(f"feature_layer {self.feature_layer} lies outside a tower of {self.num_layers} layers")
+        return self
+
+    @property
+    def num_patches(self) -> int:
+        return (self.image_size // self.patch_size) ** 2
+
+    @property
+    def num_features(self) -> int:
+        """Feature vectors the language model sees for one view."""
+        return self.num_patches + (self.feature_select == "full")
+
+    @property
+    def num_used_layers(self) -> int:
+        """Layers that the chosen feature layer depends on; 0 is the embeddings after the first norm."""
+        return self.feature_layer if self.feature_layer >= 0 else self.num_layers + 1 + self.feature_layer
+
+
+class ProjectorConfig(Config):
+    """The connector from tower width to language width (upstream: `mm_projector_type`)."""
+
+    kind: Literal["linear", "mlp2x_gelu"] = "mlp2x_gelu"
+    bias: bool = True
+
+
+class LanguageConfig(Config):
+    """A decoder of the Llama family: grouped KV heads, rotary positions, SwiGLU, RMSNorm."""
+
+    vocab_size: int = Field(32000, gt=0)
+    hidden_size: int = Field(4096, gt=0)
+    intermediate_size: int = Field(11008, gt=0)
+    num_layers: int = Field(32, gt=0)
+    num_heads: int = Field(32, gt=0)
+    num_kv_heads: int = Field(32, gt=0)
+    head_dim: int = Field(128, gt=0)
+    rms_norm_eps: float = Field(1e-6, gt=0)
+    rope_theta: float = Field(10000.0, gt=0)
+    max_positions: int = Field(2048, gt=0)
+    tie_embeddings: bool = False
+
+    @model_validator(mode="after")
+    def _check(self) -> Self:
+        if self.num_heads % self.num_kv_heads:
+            raise ValueError(f"{self.num_heads} heads do not share {self.num_kv_heads} KV heads evenly")
+        if self.head_dim % 2:
+            raise ValueError(f"head_dim {self.head_dim} is odd; rotary positions turn pairs of channels")
+        return self
+
+
+class ClipConfig(Config):
+    """What the tower is trained inside: a text tower to be matched with, and a small decoder that writes captions."""
+
+    vision: VisionConfig
+    text: LanguageConfig
+    captioner: LanguageConfig
+    embed_dim: int = Field(256, gt=0)
+
+
+class SpecialTokens(Config):
+    """Ids with a meaning of their own. `image` is the placeholder that a feature vector replaces."""
+
+    bos: int | None = 1
+    eos: int = 2
+    pad: int = 0
+    image: int = 32000
+
+
+class LlavaConfig(Config):
+    """A whole LLaVA: tower, projector, language model, and how it was trained to be spoken to."""
+
+    vision: VisionConfig = VisionConfig()
+    projector: ProjectorConfig = ProjectorConfig()
+    language: LanguageConfig = LanguageConfig()
+    tokens: SpecialTokens = SpecialTokens()
+    resize_mode: Literal["square", "pad"] = "pad"
+    template: str = "vicuna_v1"
+
+    @model_validator(mode="after")
+    def _check(self) -> Self:
+        for name, token in self.tokens:
+            if token is not None and not 0 <= token < self.language.vocab_size:
+                raise ValueError(f"tokens.{name} is {token}, outside the vocabulary of {self.language.vocab_size}")
+        return self

@@ -1,0 +1,96 @@
+"""Samples of different lengths into one rectangular batch, padded on the right."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import torch
+from jaxtyping import Float, Int
+from torch import Tensor
+
+from llavakit.model import Images
+
+IGNORE = -100  # the label of a token that is not learned
+
+
+@dataclass(frozen=True)
+class Sample:
+    """One conversation, tokenised: `targets` marks the tokens to learn."""
+
+    tokens: list[int]
+    targets: list[bool]
+    pixels: Float[Tensor, "views 3 size size"] | None = None
+
+
+@dataclass(frozen=True)
+class Batch:
+    """`labels[i]` is the token that follows `tokens[i]` where that one is to be learned, IGNORE elsewhere."""
+
+    tokens: Int[Tensor, "batch seq"]
+    labels: Int[Tensor, "batch seq"]
+    images: Images | None
+
+    @property
+    def positions(self) -> Int[Tensor, "batch seq"]:
+        return torch.arange(self.tokens.shape[1], device=self.tokens.device).expand_as(self.tokens)
+
+    @property
+    def num_targets(self) -> int:
+        return int((self.labels != IGNORE).sum())
+
+    def to(self, device: torch.device) -> Batch:
+        images = Images(self.images.pixels.to(device)) if self.images else None
+        return Batch(self.tokens.to(device), self.labels.to(device), images)
+
+
+@dataclass(frozen=True)
+class CaptionSample:
+    """A picture, its caption, and captions that are wrong in one detail."""
+
+    pixels: Float[Tensor, "1 3 size size"]
+    caption: list[int]
+    foils: list[list[int]]
+
+
+@dataclass(frozen=True)
+class CaptionBatch:
+    """Captions first, then all foils; `lengths` counts each text's tokens before the padding."""
+
+    pixels: Float[Tensor, "batch 3 size size"]
+    texts: Int[Tensor, "texts seq"]
+    lengths: Int[Tensor, " texts"]
+
+    @property
+    def num_targets(self) -> int:
+        """Caption tokens that have one before them."""
+        return int(self.lengths[: len(self.pixels)].sum()) - len(self.pixels)
+
+    def to(self, device: torch.device) -> CaptionBatch:
+        return CaptionBatch(self.pixels.to(device), self.texts.to(device), self.lengths.to(device))
+
+
+def pad_right(rows: Sequence[Sequence[int]], *, value: int) -> Int[Tensor, "rows seq"]:
+    width = max(len(row) for row in rows)
+    return torch.tensor([[*row, *[value] * (width - len(row))] for row in rows])
+
+
+def collate(samples: Sequence[Sample], *, pad: int) -> Batch:
+    tokens = pad_right([sample.tokens for sample in samples], value=pad)
+    labels = pad_right([_labels(sample) for sample in samples], value=IGNORE)
+    pixels = [sample.pixels for sample in samples if sample.pixels is not None]
+    return Batch(tokens, labels, Images(torch.cat(pixels)) if pixels else None)
+
+
+def _labels(sample: Sample) -> list[int]:
+    following = zip(sample.tokens[1:], sample.targets[1:], strict=True)
+    return [token if target else IGNORE for token, target in following] + [IGNORE]
+
+
+def collate_captions(samples: Sequence[CaptionSample], *, pad: int) -> CaptionBatch:
+    texts = [sample.caption for sample in samples] + [foil for sample in samples for foil in sample.foils]
+    return CaptionBatch(
+        torch.cat([sample.pixels for sample in samples]),
+        pad_right(texts, value=pad),
+        torch.tensor([len(text) for text in texts]),
+    )

@@ -1,0 +1,50 @@
+"""Keys and values of the tokens already computed, so that each is computed once."""
+
+from __future__ import annotations
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from llavakit.config import LanguageConfig
+
+
+class KVCache:
+    """Room for `capacity` tokens, filled from the front: [0, length) is valid, the rest is free.
+
+    A row of the batch is one sequence; all rows are equally long.
+    """
+
+    def __init__(
+        self,
+        config: LanguageConfig,
+        *,
+        capacity: int,
+        batch: int = 1,
+        dtype: torch.dtype = torch.float32,
+        device: torch.device | str = "cpu",
+    ) -> None:
+        shape = (config.num_layers, batch, config.num_kv_heads, capacity, config.head_dim)
+        self.keys = torch.empty(shape, dtype=dtype, device=device)
+        self.values = torch.empty(shape, dtype=dtype, device=device)
+        self.capacity = capacity
+        self.length = 0
+
+    def extend(
+        self, layer: int, keys: Float[Tensor, "batch kv_heads new head_dim"], values: Float[Tensor, "batch kv_heads new head_dim"]
+    ) -> tuple[Float[Tensor, "batch kv_heads all head_dim"], Float[Tensor, "batch kv_heads all head_dim"]]:
+        """Put one layer's new keys and values behind `length`; returns all of that layer's, old and new."""
+        end = self.length + keys.shape[2]
+        assert end <= self.capacity, f"{end} tokens do not fit in a cache of {self.capacity}"
+        self.keys[layer, :, :, self.length : end] = keys
+        self.values[layer, :, :, self.length : end] = values
+        return self.keys[layer, :, :, :end], self.values[layer, :, :, :end]
+
+    def advance(self, num_tokens: int) -> None:
+        """Count the new tokens as computed, once every layer has put theirs."""
+        self.length += num_tokens
+
+    def truncate(self, length: int) -> None:
+        """Forget all tokens from `length` on."""
+        assert 0 <= length <= self.length
+        self.length = length

@@ -1,0 +1,134 @@
+"""The decoder of the Llama family (Touvron et al. 2023): embeddings in, hidden states out."""
+
+from __future__ import annotations
+
+import torch
+from einops import rearrange
+from jaxtyping import Bool, Float, Int
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from llavakit.config import LanguageConfig
+from llavakit.model.cache import KVCache
+from llavakit.model.layers import RMSNorm, rotary_angles, rotate
+
+Angles = tuple[Tensor, Tensor]
+
+
+class Attention(nn.Module):
+    """Causal attention in which several query heads share one key-value head (Ainslie et al. 2023)."""
+
+    def __init__(self, config: LanguageConfig) -> None:
+        super().__init__()
+        self.num_heads, self.num_kv_heads = config.num_heads, config.num_kv_heads
+        dim, head_dim = config.hidden_size, config.head_dim
+        self.q_proj = nn.Linear(dim, config.num_heads * head_dim, bias=False)
+        self.k_proj = nn.Linear(dim, config.num_kv_heads * head_dim, bias=False)
+        self.v_proj = nn.Linear(dim, config.num_kv_heads * head_dim, bias=False)
+        self.o_proj = nn.Linear(config.num_heads * head_dim, dim, bias=False)
+
+    def forward(
+        self,
+        x: Float[Tensor, "batch seq dim"],
+        angles: Angles,
+        mask: Bool[Tensor, "seq all"] | None,
+        cache: KVCache | None,
+        layer: int,
+    ) -> Float[Tensor, "batch seq dim"]:
+        query = rearrange(self.q_proj(x), "batch seq (heads dim) -> batch heads seq dim", heads=self.num_heads)
+        key = rearrange(self.k_proj(x), "batch seq (heads dim) -> batch heads seq dim", heads=self.num_kv_heads)
+        value = rearrange(self.v_proj(x), "batch seq (heads dim) -> batch heads seq dim", heads=self.num_kv_heads)
+        query, key = rotate(query, *angles), rotate(key, *angles)
+        if cache is not None:
+            key, value = cache.extend(layer, key, value)
+        mixed = F.scaled_dot_product_attention(
+            query,
+            key,
+            value,
+            attn_mask=mask,
+            is_causal=mask is None and query.shape[2] > 1,
+            enable_gqa=self.num_heads != self.num_kv_heads,
+        )
+        return self.o_proj(rearrange(mixed, "batch heads seq dim -> batch seq (heads dim)"))
+
+
+class MLP(nn.Module):
+    """SwiGLU (Shazeer 2020)."""
+
+    def __init__(self, config: LanguageConfig) -> None:
+        super().__init__()
+        self.gate_proj = nn.Linear(config.hidden_size, config.intermediate_size, bias=False)
+        self.up_proj = nn.Linear(config.hidden_size, config.intermediate_size, bias=False)
+        self.down_proj = nn.Linear(config.intermediate_size, config.hidden_size, bias=False)
+
+    def forward(self, x: Float[Tensor, "batch seq dim"]) -> Float[Tensor, "batch seq dim"]:
+        return self.down_proj(F.silu(self.gate_proj(x)) * self.up_proj(x))
+
+
+class DecoderLayer(nn.Module):
+    def __init__(self, config: LanguageConfig) -> None:
+        super().__init__()
+        self.input_layernorm = RMSNorm(config.hidden_size, eps=config.rms_norm_eps)
+        self.self_attn = Attention(config)
+        self.post_attention_layernorm = RMSNorm(config.hidden_size, eps=config.rms_norm_eps)
+        self.mlp = MLP(config)
+
+    def forward(
+        self,
+        x: Float[Tensor, "batch seq dim"],
+        angles: Angles,
+        mask: Bool[Tensor, "seq all"] | None,
+        cache: KVCache | None,
+        layer: int,
+    ) -> Float[Tensor, "batch seq dim"]:
+        x = x + self.self_attn(self.input_layernorm(x), angles, mask, cache, layer)
+        return x + self.mlp(self.post_attention_layernorm(x))
+
+
+class LanguageModel(nn.Module):
+    """Embeds tokens, turns embeddings into hidden states, and hidden states into logits.
+
+    Rows of a batch are padded on the right: causal attention then never lets a real token see padding.
+    """
+
+    def __init__(self, config: LanguageConfig) -> None:
+        super().__init__()
+        self.config = config
+        self.embed_tokens = nn.Embedding(config.vocab_size, config.hidden_size)
+        self.layers = nn.ModuleList(DecoderLayer(config) for _ in range(config.num_layers))
+        self.norm = RMSNorm(config.hidden_size, eps=config.rms_norm_eps)
+        self.lm_head = None if config.tie_embeddings else nn.Linear(config.hidden_size, config.vocab_size, bias=False)
+
+    def embed(self, tokens: Int[Tensor, "batch seq"]) -> Float[Tensor, "batch seq dim"]:
+        return self.embed_tokens(tokens)
+
+    def logits(self, hidden: Float[Tensor, "*batch dim"]) -> Float[Tensor, "*batch vocab"]:
+        """Scores of the next token; the caller chooses which positions deserve them."""
+        return F.linear(hidden, self.output_weight)
+
+    @property
+    def output_weight(self) -> Float[Tensor, "vocab dim"]:
+        return self.embed_tokens.weight if self.lm_head is None else self.lm_head.weight
+
+    def forward(
+        self,
+        embeds: Float[Tensor, "batch seq dim"],
+        positions: Int[Tensor, "batch seq"],
+        cache: KVCache | None = None,
+    ) -> Float[Tensor, "batch seq dim"]:
+        """Hidden states after the final norm. With a cache, `embeds` are the tokens behind the cached ones."""
+        angles = rotary_angles(positions, head_dim=self.config.head_dim, theta=self.config.rope_theta)
+        mask = _continuation_mask(embeds.shape[1], cache.length if cache else 0, embeds.device)
+        x = embeds
+        for index, layer in enumerate(self.layers):
+            x = layer(x, angles, mask, cache, index)
+        if cache is not None:
+            cache.advance(embeds.shape[1])
+        return self.norm(x)
+
+
+def _continuation_mask(num_new: int, num_cached: int, device: torch.device) -> Bool[Tensor, "new all"] | None:
+    """Who may see whom when several tokens follow cached ones; the plain causal cases need no mask."""
+    if num_cached == 0 or num_new == 1:
+        return None
+    return torch.ones(num_new, num_cached + num_new, dtype=torch.bool, device=device).tril(num_cached)

@@ -1,0 +1,49 @@
+"""The few layers that the towers share."""
+
+from __future__ import annotations
+
+import torch
+from jaxtyping import Float, Int
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+
+def quick_gelu(x: Float[Tensor, "*shape"]) -> Float[Tensor, "*shape"]:
+    """The GELU approximation CLIP was trained with: x * sigmoid(1.702 x)."""
+    return F.silu(1.702 * x) / 1.702
+
+
+ACTIVATIONS = {"quick_gelu": quick_gelu, "gelu": F.gelu}
+
+
+class RMSNorm(nn.Module):
+    """Root-mean-square norm (Zhang & Sennrich 2019); the mean is taken in float32, as Llama does."""
+
+    def __init__(self, dim: int, *, eps: float) -> None:
+        super().__init__()
+        self.weight = nn.Parameter(torch.ones(dim))
+        self.eps = eps
+
+    def forward(self, x: Float[Tensor, "*batch dim"]) -> Float[Tensor, "*batch dim"]:
+        normed = x.float() * torch.rsqrt(x.float().pow(2).mean(-1, keepdim=True) + self.eps)
+        return self.weight * normed.to(x.dtype)
+
+
+def rotary_angles(
+    positions: Int[Tensor, "batch seq"], *, head_dim: int, theta: float
+) -> tuple[Float[Tensor, "batch 1 seq head_dim"], Float[Tensor, "batch 1 seq head_dim"]]:
+    """Cosine and sine of each position's angles (Su et al. 2021), in float32."""
+    frequencies = theta ** (-torch.arange(0, head_dim, 2, device=positions.device, dtype=torch.float32) / head_dim)
+    angles = positions[:, None, :, None].float() * frequencies
+    angles = torch.cat((angles, angles), dim=-1)
+    return angles.cos(), angles.sin()
+
+
+def rotate(
+    x: Float[Tensor, "batch heads seq head_dim"],
+    cos: Float[Tensor, "batch 1 seq head_dim"],
+    sin: Float[Tensor, "batch 1 seq head_dim"],
+) -> Float[Tensor, "batch heads seq head_dim"]:
+    """Turn each pair (i, i + head_dim/2) by its angle: the half-split convention of Hugging Face checkpoints."""
+    first, second = x.chunk(2, dim=-1)
+    return x * cos.to(x.dtype) + torch.cat((-second, first), dim=-1) * sin.to(x.dtype)

@@ -1,0 +1,102 @@
+"""The CLIP vision tower (Radford et al. 2021): a picture cut into patches, seen by a pre-norm transformer."""
+
+from __future__ import annotations
+
+import torch
+from einops import rearrange
+from jaxtyping import Float
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from llavakit.config import VisionConfig
+from llavakit.model.layers import ACTIVATIONS
+
+
+class VisionEmbeddings(nn.Module):
+    """Patches and the class vector, each with its learned position."""
+
+    def __init__(self, config: VisionConfig) -> None:
+        super().__init__()
+        self.class_embedding = nn.Parameter(torch.zeros(config.hidden_size))
+        self.patch_embedding = nn.Conv2d(3, config.hidden_size, config.patch_size, config.patch_size, bias=False)
+        self.position_embedding = nn.Embedding(config.num_patches + 1, config.hidden_size)
+
+    def forward(self, pixels: Float[Tensor, "views 3 size size"]) -> Float[Tensor, "views seq width"]:
+        patches = rearrange(self.patch_embedding(pixels), "views width rows cols -> views (rows cols) width")
+        classes = self.class_embedding.expand(len(pixels), 1, -1)
+        return torch.cat((classes, patches), dim=1) + self.position_embedding.weight
+
+
+class VisionAttention(nn.Module):
+    """Every patch looks at every patch."""
+
+    def __init__(self, config: VisionConfig) -> None:
+        super().__init__()
+        self.num_heads = config.num_heads
+        self.q_proj = nn.Linear(config.hidden_size, config.hidden_size)
+        self.k_proj = nn.Linear(config.hidden_size, config.hidden_size)
+        self.v_proj = nn.Linear(config.hidden_size, config.hidden_size)
+        self.out_proj = nn.Linear(config.hidden_size, config.hidden_size)
+
+    def forward(self, x: Float[Tensor, "views seq width"]) -> Float[Tensor, "views seq width"]:
+        query, key, value = (
+            rearrange(proj(x), "views seq (heads dim) -> views heads seq dim", heads=self.num_heads)
+            for proj in (self.q_proj, self.k_proj, self.v_proj)
+        )
+        mixed = F.scaled_dot_product_attention(query, key, value)
+        return self.out_proj(rearrange(mixed, "views heads seq dim -> views seq (heads dim)"))
+
+
+class VisionMLP(nn.Module):
+    def __init__(self, config: VisionConfig) -> None:
+        super().__init__()
+        self.activation = ACTIVATIONS[config.activation]
+        self.fc1 = nn.Linear(config.hidden_size, config.intermediate_size)
+        self.fc2 = nn.Linear(config.intermediate_size, config.hidden_size)
+
+    def forward(self, x: Float[Tensor, "views seq width"]) -> Float[Tensor, "views seq width"]:
+        return self.fc2(self.activation(self.fc1(x)))
+
+
+class VisionLayer(nn.Module):
+    def __init__(self, config: VisionConfig) -> None:
+        super().__init__()
+        self.layer_norm1 = nn.LayerNorm(config.hidden_size, eps=config.layer_norm_eps)
+        self.self_attn = VisionAttention(config)
+        self.layer_norm2 = nn.LayerNorm(config.hidden_size, eps=config.layer_norm_eps)
+        self.mlp = VisionMLP(config)
+
+    def forward(self, x: Float[Tensor, "views seq width"]) -> Float[Tensor, "views seq width"]:
+        x = x + self.self_attn(self.layer_norm1(x))
+        return x + self.mlp(self.layer_norm2(x))
+
+
+class VisionTower(nn.Module):
+    """Pixels in, patch features of the chosen layer out.
+
+    Only the layers that the features depend on exist: LLaVA reads layer -2, so the last layer and CLIP's final
+    norm can never matter and are neither stored nor computed. CLIP training asks for all of them with `num_layers`.
+    """
+
+    def __init__(self, config: VisionConfig, *, num_layers: int | None = None) -> None:
+        super().__init__()
+        self.config = config
+        self.embeddings = VisionEmbeddings(config)
+        self.pre_layrnorm = nn.LayerNorm(config.hidden_size, eps=config.layer_norm_eps)  # spelt as in CLIP's files
+        num_layers = config.num_used_layers if num_layers is None else num_layers
+        self.layers = nn.ModuleList(VisionLayer(config) for _ in range(num_layers))
+
+    def hidden_states(self, pixels: Float[Tensor, "views 3 size size"]) -> list[Float[Tensor, "views seq width"]]:
+        """The embeddings, then the output of each layer."""
+        states = [self.pre_layrnorm(self.embeddings(pixels))]
+        for layer in self.layers:
+            states.append(layer(states[-1]))
+        return states
+
+    def select(self, states: list[Float[Tensor, "views seq width"]]) -> Float[Tensor, "views features width"]:
+        """The features LLaVA reads, out of `hidden_states`."""
+        features = states[self.config.num_used_layers]
+        return features[:, 1:] if self.config.feature_select == "patch" else features
+
+    def forward(self, pixels: Float[Tensor, "views 3 size size"]) -> Float[Tensor, "views features width"]:
+        return self.select(self.hidden_states(pixels))

@@ -1,0 +1,116 @@
+"""Every run by name: a function that returns its full configuration. The pocket model is four of them in order."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+from llavakit.config import ClipConfig, LanguageConfig, LlavaConfig, SpecialTokens, VisionConfig
+from llavakit.train.config import TrainConfig
+
+POCKET_VISION = VisionConfig(
+    image_size=128, patch_size=16, hidden_size=256, intermediate_size=1024, num_layers=7, num_heads=4
+)
+POCKET_LANGUAGE = LanguageConfig(
+    vocab_size=2048,
+    hidden_size=256,
+    intermediate_size=704,
+    num_layers=6,
+    num_heads=4,
+    num_kv_heads=2,
+    head_dim=64,
+    rms_norm_eps=1e-5,
+    max_positions=1024,
+    tie_embeddings=True,
+)
+POCKET = LlavaConfig(
+    vision=POCKET_VISION, language=POCKET_LANGUAGE, tokens=SpecialTokens(bos=1, eos=2, pad=0, image=3)
+)
+POCKET_TOKENIZER = "runs/pocket-data/tokenizer.json"
+
+
+def pocket_clip() -> TrainConfig:
+    """The tower from nothing: pictures against captions, and captions written from its features."""
+    small = POCKET_LANGUAGE.model_copy(update={"num_layers": 2})
+    return TrainConfig(
+        stage="clip",
+        data=("runs/pocket-data/clip/captions-train.json",),
+        out="runs/pocket-clip",
+        tokenizer="runs/pocket-data/clip/tokenizer.json",
+        model=POCKET,
+        clip=ClipConfig(vision=POCKET_VISION, text=small, captioner=small),
+        steps=1600,
+        batch_size=96,
+        max_length=96,
+        optimizer="muon",
+        learning_rate=1.5e-3,
+        weight_decay=0.05,
+        betas=(0.9, 0.98),
+        num_foils=1,
+        caption_weight=1.0,
+        save_every=100,
+    )
+
+
+def pocket_language() -> TrainConfig:
+    """The language model from nothing: next token on text."""
+    return TrainConfig(
+        stage="language",
+        data=("runs/pocket-data/language/language-train.json",),
+        out="runs/pocket-language",
+        tokenizer=POCKET_TOKENIZER,
+        model=POCKET,
+        steps=800,
+        batch_size=64,
+        max_length=320,
+        optimizer="muon",
+        learning_rate=1.5e-3,
+        weight_decay=0.05,
+        betas=(0.9, 0.98),
+        save_every=100,
+    )
+
+
+def pocket_align() -> TrainConfig:
+    """Stage 1: the projector alone, on captions."""
+    return TrainConfig(
+        stage="align",
+        data=("runs/pocket-data/clip/captions-train.json",),
+        out="runs/pocket-align",
+        tokenizer=POCKET_TOKENIZER,
+        model=POCKET,
+        parts={"vision": "runs/pocket-clip", "language": "runs/pocket-language"},
+        steps=300,
+        batch_size=64,
+        max_length=320,
+        learning_rate=2e-3,
+        save_every=100,
+    )
+
+
+def pocket_instruct() -> TrainConfig:
+    """Stage 2: projector and language model, on conversations about pictures."""
+    return TrainConfig(
+        stage="instruct",
+        data=("runs/pocket-data/instruct/instruct-train.json",),
+        out="runs/pocket-instruct",
+        start="runs/pocket-align/model",
+        steps=1500,
+        batch_size=48,
+        max_length=512,
+        optimizer="muon",
+        learning_rate=1e-3,
+        weight_decay=0.05,
+        betas=(0.9, 0.98),
+        save_every=100,
+    )
+
+
+RECIPES: dict[str, Callable[[], TrainConfig]] = {
+    "pocket-clip": pocket_clip,
+    "pocket-language": pocket_language,
+    "pocket-align": pocket_align,
+    "pocket-instruct": pocket_instruct,
+}
+SEQUENCES: dict[str, tuple[str, ...]] = {
+    "pocket": ("pocket-clip", "pocket-language", "pocket-align", "pocket-instruct"),
+}
