@@ -56,8 +56,8 @@ def ask(
     def as_object(completion: Completion) -> dict[str, object]:
         return {
             "text": completion.text,
-            "prompt_tokens": len(completion.prompt_tokens),
-            "tokens": len(completion.tokens),
+            "prompt_tokens": list(completion.prompt_tokens),
+            "tokens": list(completion.tokens),
             "image_tokens": completion.image_tokens,
             "finish_reason": completion.finish_reason,
             "timings": dataclasses.asdict(completion.timings),

@@ -4,35 +4,44 @@ from __future__ import annotations
 
 import os
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 from llavakit.data.records import Record, read_records
 from llavakit.data.scenes import write_scenes
-from llavakit.processing import train_tokenizer
+from llavakit.processing import TextSegment, render, train_tokenizer
 from llavakit.train.config import TrainConfig
 
 ROOT = Path("runs/pocket-data")
-SEED = 1
-COUNTS = {"captions": 200_000, "language": 100_000, "instruct": 120_000}
+SAMPLES = {"captions": (1, 200_000), "mixed": (2, 120_000), "language": (3, 100_000)}  # kind: (seed, count)
 LETTERS = re.compile(r"\b[A-Z0-9]{2,}\b")  # what stands written in pictures is to be spelt, one token a letter
+TOKENIZER_RECORDS = 40_000
+
+
+def pocket_data(kind: str) -> str:
+    """Where the samples of a kind are."""
+    return str(ROOT / kind / f"{kind}-train.json")
+
+
+def pocket_tokenizer(kind: str) -> str:
+    """Where the tokenizer learned from the samples of a kind is."""
+    return str(ROOT / kind / "tokenizer.json")
 
 
 def ensure_data(config: TrainConfig) -> None:
     """Draw and write whatever pocket data `config` names and is not there yet; other data is left alone."""
-    for name in config.data:
-        path = Path(name)
-        if path.is_relative_to(ROOT) and not path.exists():
-            kind = path.name.removesuffix("-train.json")
-            write_scenes(
-                path.parent, count=COUNTS[kind], seed=SEED, split="train", kind=kind, workers=os.cpu_count() or 1
-            )
-    if config.tokenizer and Path(config.tokenizer).is_relative_to(ROOT) and not Path(config.tokenizer).exists():
-        texts = spelt_texts(read_records(config.data))
-        train_tokenizer(texts, config.model.language.vocab_size).save(config.tokenizer)
+    for kind, (seed, count) in SAMPLES.items():
+        path, tokenizer = Path(pocket_data(kind)), Path(pocket_tokenizer(kind))
+        learn = config.tokenizer == str(tokenizer) and not tokenizer.exists()
+        if (str(path) in config.data or learn) and not path.exists():
+            write_scenes(path.parent, count=count, seed=seed, split="train", kind=kind, workers=os.cpu_count() or 1)
+        if learn:
+            texts = spelt_texts(read_records([path])[:TOKENIZER_RECORDS])
+            train_tokenizer(texts, config.model.language.vocab_size).save(tokenizer)
 
 
-def spelt_texts(records: list[Record]) -> Iterator[str]:
-    """The words of a data set for learning a tokenizer, capital letters of signs left out so that they stay single."""
+def spelt_texts(records: Sequence[Record]) -> Iterator[str]:
+    """The words of samples as the model will read them, without the capital letters of signs: those stay single."""
     for record in records:
-        yield " ".join(LETTERS.sub("", words) for _, words in record.turns)
+        segments = render(record.conversation(), "vicuna_v1")
+        yield LETTERS.sub("", "".join(segment.text for segment in segments if isinstance(segment, TextSegment)))

@@ -6,6 +6,7 @@ from collections.abc import Callable
 
 from llavakit.config import ClipConfig, LanguageConfig, LlavaConfig, SpecialTokens, VisionConfig
 from llavakit.train.config import TrainConfig
+from llavakit.train.pocket import pocket_data, pocket_tokenizer
 
 POCKET_VISION = VisionConfig(
     image_size=128, patch_size=16, hidden_size=256, intermediate_size=1024, num_layers=7, num_heads=4
@@ -25,7 +26,6 @@ POCKET_LANGUAGE = LanguageConfig(
 POCKET = LlavaConfig(
     vision=POCKET_VISION, language=POCKET_LANGUAGE, tokens=SpecialTokens(bos=1, eos=2, pad=0, image=3)
 )
-POCKET_TOKENIZER = "runs/pocket-data/tokenizer.json"
 
 
 def pocket_clip() -> TrainConfig:
@@ -33,9 +33,9 @@ def pocket_clip() -> TrainConfig:
     small = POCKET_LANGUAGE.model_copy(update={"num_layers": 2})
     return TrainConfig(
         stage="clip",
-        data=("runs/pocket-data/clip/captions-train.json",),
+        data=(pocket_data("captions"),),
         out="runs/pocket-clip",
-        tokenizer="runs/pocket-data/clip/tokenizer.json",
+        tokenizer=pocket_tokenizer("captions"),
         model=POCKET,
         clip=ClipConfig(vision=POCKET_VISION, text=small, captioner=small),
         steps=1600,
@@ -55,9 +55,9 @@ def pocket_language() -> TrainConfig:
     """The language model from nothing: next token on text."""
     return TrainConfig(
         stage="language",
-        data=("runs/pocket-data/language/language-train.json",),
+        data=(pocket_data("language"),),
         out="runs/pocket-language",
-        tokenizer=POCKET_TOKENIZER,
+        tokenizer=pocket_tokenizer("language"),
         model=POCKET,
         steps=800,
         batch_size=64,
@@ -74,9 +74,9 @@ def pocket_align() -> TrainConfig:
     """Stage 1: the projector alone, on captions."""
     return TrainConfig(
         stage="align",
-        data=("runs/pocket-data/clip/captions-train.json",),
+        data=(pocket_data("captions"),),
         out="runs/pocket-align",
-        tokenizer=POCKET_TOKENIZER,
+        tokenizer=pocket_tokenizer("language"),
         model=POCKET,
         parts={"vision": "runs/pocket-clip", "language": "runs/pocket-language"},
         steps=300,
@@ -91,7 +91,7 @@ def pocket_instruct() -> TrainConfig:
     """Stage 2: projector and language model, on conversations about pictures."""
     return TrainConfig(
         stage="instruct",
-        data=("runs/pocket-data/instruct/instruct-train.json",),
+        data=(pocket_data("mixed"),),
         out="runs/pocket-instruct",
         start="runs/pocket-align/model",
         steps=1500,
