@@ -26,7 +26,7 @@ PARAMS = SamplingParams(max_tokens=6)
 @pytest.fixture
 def chat(llava: Callable, model_folder: Path) -> Callable:
     def run(*lines: str, shown: Path | None = None) -> tuple[list[str], str]:
-        arguments = ["chat", *([shown] if shown else []), "--model", model_folder, "--max-tokens", 6]
+        arguments = ["chat", *([shown] if shown else []), "--model", model_folder, "--max-tokens", 6, "--seed", 1]
         done = llava(*arguments, stdin="".join(line + "\n" for line in lines).encode())
         assert done.code == 0
         turns = ("\n" + done.out).split("\n> ")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from typing import Annotated
 
 import typer
@@ -15,7 +16,15 @@ def train(
         list[str] | None, typer.Argument(metavar="[KEY=VALUE]...", help="Values to change in its configuration.")
     ] = None,
 ) -> None:
-    """Train by a recipe, such as pocket. An interrupted run continues from its last checkpoint."""
-    from llavakit.train import run
+    """Train by a recipe, such as pocket. An interrupted run continues from its last checkpoint.
 
-    run(recipe, overrides or [])
+    Prints the folder of the trained model.
+    """
+    from llavakit.train.loop import Interrupted
+    from llavakit.train.run import run
+
+    try:
+        print(run(recipe, overrides or []))
+    except Interrupted as stopped:
+        print(stopped, file=sys.stderr)
+        raise typer.Exit(130) from None
