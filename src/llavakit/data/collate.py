@@ -25,7 +25,7 @@ class Sample:
 
 @dataclass(frozen=True)
 class Batch:
-    """`labels[i]` is the token that follows `tokens[i]` where that one is to be learned, IGNORE elsewhere."""
+    """Samples side by side. A label is the token that follows, where that is to be learned, and IGNORE elsewhere."""
 
     tokens: Int[Tensor, "batch seq"]
     labels: Int[Tensor, "batch seq"]
@@ -33,13 +33,16 @@ class Batch:
 
     @property
     def positions(self) -> Int[Tensor, "batch seq"]:
+        """Each token's place; padding stands last, so that it moves nothing."""
         return torch.arange(self.tokens.shape[1], device=self.tokens.device).expand_as(self.tokens)
 
     @property
     def num_targets(self) -> int:
+        """Labels that are learned."""
         return int((self.labels != IGNORE).sum())
 
     def to(self, device: torch.device) -> Batch:
+        """The same batch on another device."""
         images = Images(self.images.pixels.to(device)) if self.images else None
         return Batch(self.tokens.to(device), self.labels.to(device), images)
 
@@ -67,15 +70,18 @@ class CaptionBatch:
         return int(self.lengths[: len(self.pixels)].sum()) - len(self.pixels)
 
     def to(self, device: torch.device) -> CaptionBatch:
+        """The same batch on another device."""
         return CaptionBatch(self.pixels.to(device), self.texts.to(device), self.lengths.to(device))
 
 
 def pad_right(rows: Sequence[Sequence[int]], *, value: int) -> Int[Tensor, "rows seq"]:
+    """Rows of ids as one rectangle, filled up with `value`."""
     width = max(len(row) for row in rows)
     return torch.tensor([[*row, *[value] * (width - len(row))] for row in rows])
 
 
 def collate(samples: Sequence[Sample], *, pad: int) -> Batch:
+    """One batch of samples of any lengths, with and without pictures."""
     tokens = pad_right([sample.tokens for sample in samples], value=pad)
     labels = pad_right([_labels(sample) for sample in samples], value=IGNORE)
     pixels = [sample.pixels for sample in samples if sample.pixels is not None]
@@ -88,6 +94,7 @@ def _labels(sample: Sample) -> list[int]:
 
 
 def collate_captions(samples: Sequence[CaptionSample], *, pad: int) -> CaptionBatch:
+    """One batch of captioned pictures; each sample has the same number of foils."""
     texts = [sample.caption for sample in samples] + [foil for sample in samples for foil in sample.foils]
     return CaptionBatch(
         torch.cat([sample.pixels for sample in samples]),

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -20,7 +21,10 @@ class DataError(ValueError):
 
 @dataclass(frozen=True)
 class Record:
-    """One sample. `turns` are (speaker, words) with the picture marker taken out; `picture_turn` says where it stood."""
+    """One sample. `turns` are (speaker, words) with the picture marker taken out; `picture_turn` says where it stood.
+
+    `extra` keeps whatever else the sample holds.
+    """
 
     id: str
     image: Path | None
@@ -34,50 +38,75 @@ class Record:
         return Conversation(messages, system=system)
 
 
-def read_records(paths: Sequence[str | Path]) -> list[Record]:
-    """All samples of JSON or JSONL files in LLaVA's schema; pictures are found relative to their file's folder.
+def read_records(paths: Sequence[str | Path], *, images: str | Path | None = None) -> list[Record]:
+    """All samples of JSON or JSONL files in LLaVA's schema.
 
-    Raises `DataError` naming the sample for a missing picture, an unknown speaker or speakers out of turn.
+    The paths of pictures start from the folder `images`, or from that of the file they stand in. A sample with a
+    picture but no marker shows it first; a marker in a sample without a picture is text like any other.
+    Raises `DataError` naming the sample for a missing picture, an unknown speaker, speakers out of turn, more than
+    one marker, or answers without a word.
     """
-    return [record for path in paths for record in _read_file(Path(path))]
+    return [record for path in paths for record in _read_file(Path(path), images)]
 
 
-def _read_file(path: Path) -> list[Record]:
+def _read_file(path: Path, images: str | Path | None) -> list[Record]:
     if not path.is_file():
         raise DataError(f"{path} is no file; give a .json or .jsonl file in LLaVA's schema")
+    pictures = _Pictures(path.parent if images is None else Path(images))
+    return [_record(sample, position, path, pictures) for position, sample in enumerate(_samples(path))]
+
+
+def _samples(path: Path) -> list[Any]:
     try:
-        if path.suffix == ".jsonl":
-            samples = [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines() if line.strip()]
-        else:
-            samples = json.loads(path.read_text(encoding="utf-8"))
-    except (json.JSONDecodeError, UnicodeDecodeError) as error:
-        raise DataError(f"{path} is not valid JSON: {error}") from None
+        text = path.read_text(encoding="utf-8-sig")
+    except UnicodeDecodeError as error:
+        raise DataError(f"{path} is not UTF-8 text: {error}") from None
+    # Not `splitlines`, which also cuts at characters that may stand inside a JSON string.
+    pieces = text.split("\n") if path.suffix == ".jsonl" else [text]
+    values = []
+    for number, piece in enumerate(pieces, start=1):
+        if path.suffix == ".jsonl" and not piece.strip():
+            continue
+        try:
+            values.append(json.loads(piece))
+        except json.JSONDecodeError as error:
+            where = f"line {number} of {path}" if path.suffix == ".jsonl" else str(path)
+            raise DataError(f"{where} is not valid JSON: {error}") from None
+    samples = values if path.suffix == ".jsonl" else values[0]
     if not isinstance(samples, list) or not samples:
         raise DataError(f"{path} should hold a list of samples, and at least one")
-    images = set(path.parent.rglob("*")) if len(samples) > 1000 else None
-    return [_record(sample, position, path, images) for position, sample in enumerate(samples)]
+    return samples
 
 
-def _record(sample: Any, position: int, path: Path, images: set[Path] | None) -> Record:
+class _Pictures:
+    """The picture files below a folder; each folder is listed once, since asking for every file takes minutes."""
+
+    def __init__(self, root: Path) -> None:
+        self.root = root
+        self.names: dict[Path, frozenset[str]] = {}
+
+    def find(self, image: Any, where: str) -> Path | None:
+        if image is None:
+            return None
+        if not isinstance(image, str) or not image:
+            raise DataError(f"{where}: 'image' should be the path of one picture, not {image!r}")
+        found = self.root / image
+        if found.parent not in self.names:
+            self.names[found.parent] = frozenset(os.listdir(found.parent)) if found.parent.is_dir() else frozenset()
+        if found.name not in self.names[found.parent]:
+            raise DataError(f"{where}: its picture {found} is missing; restore it or take the sample out")
+        return found
+
+
+def _record(sample: Any, position: int, path: Path, pictures: _Pictures) -> Record:
     if not isinstance(sample, dict):
         raise DataError(f"sample {position} of {path} is no object with 'conversations'")
     name = str(sample.get("id", position))
     where = f"sample {name!r} of {path}"
-    image = _image_path(sample.get("image"), path, where, images)
+    image = pictures.find(sample.get("image"), where)
     turns, picture_turn = _turns(sample.get("conversations"), where, has_image=image is not None)
     extra = {key: value for key, value in sample.items() if key not in ("id", "image", "conversations")}
     return Record(name, image, turns, picture_turn, extra)
-
-
-def _image_path(image: Any, path: Path, where: str, images: set[Path] | None) -> Path | None:
-    if image is None:
-        return None
-    if not isinstance(image, str):
-        raise DataError(f"{where}: 'image' should be one path, not {image!r}")
-    found = path.parent / image
-    if not (found in images if images is not None else found.is_file()):
-        raise DataError(f"{where}: its picture {found} is missing; restore it or take the sample out")
-    return found
 
 
 def _turns(conversations: Any, where: str, *, has_image: bool) -> tuple[tuple[tuple[str, str], ...], int]:
@@ -86,7 +115,7 @@ def _turns(conversations: Any, where: str, *, has_image: bool) -> tuple[tuple[tu
     turns, picture_turns = [], []
     for position, turn in enumerate(conversations):
         speaker = turn.get("from") if isinstance(turn, dict) else None
-        expected = "human" if position % 2 == 0 else "gpt"
+        expected = "gpt" if position % 2 else "human"
         if speaker != expected or not isinstance(turn.get("value"), str):
             raise DataError(f"{where}: turn {position} should be {{'from': {expected!r}, 'value': text}}, not {turn!r}")
         words = turn["value"]
@@ -96,6 +125,8 @@ def _turns(conversations: Any, where: str, *, has_image: bool) -> tuple[tuple[tu
         turns.append((speaker, words))
     if len(turns) % 2:
         raise DataError(f"{where}: the last turn is the human's, so there is no answer to learn")
-    if has_image and len(picture_turns) > 1:
+    if len(picture_turns) > 1:
         raise DataError(f"{where}: {len(picture_turns)} {MARKER} markers for one picture")
+    if not any(words.strip() for _, words in turns[1::2]):
+        raise DataError(f"{where}: its answers are empty, so there is no word to learn; take the sample out")
     return tuple(turns), picture_turns[0] if picture_turns else 0
