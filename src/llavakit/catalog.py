@@ -32,20 +32,21 @@ MODELS: Mapping[str, Entry] = MappingProxyType(
 
 
 def resolve(name_or_path: str | Path) -> Path:
-    """The folder of a model, by catalog name or path. A name of the table wins: write ./pocket for a folder so called.
+    """The folder of a model, by catalog name or path; a `Path` is never taken for a name.
 
-    Raises ValueError for what is neither, naming the nearest known model.
+    As text a name of the table wins: write ./pocket for a folder so called. Raises ValueError for what is neither,
+    naming the nearest known model.
     """
-    if str(name_or_path) in MODELS:
-        folder = Path(str(files("llavakit"))) / MODELS[str(name_or_path)].folder
+    if isinstance(name_or_path, str) and name_or_path in MODELS:
+        folder = Path(str(files("llavakit"))) / MODELS[name_or_path].folder
         if not folder.is_dir():
             raise ValueError(f"the model {name_or_path} is not part of this installation: there is no folder {folder}")
         return folder
     path = Path(name_or_path)
-    if path.is_dir():
+    if path.is_dir() and name_or_path != "":
         return path
-    if path.exists():
+    if path.is_file():
         raise ValueError(f"{path} is a file; a model is a folder with a config.json")
     if path.name != str(name_or_path):
         raise ValueError(f"there is no folder {path}")
-    raise ValueError(f"{name_or_path!r} is neither a known model nor a folder; {nearest(path.name, tuple(MODELS))}")
+    raise ValueError(f"{path.name!r} is neither a known model nor a folder; {nearest(path.name, tuple(MODELS))}")

@@ -54,8 +54,10 @@ def atomic_folder(folder: Path) -> Iterator[Path]:
 
 def surviving(folder: Path) -> Path:
     """Where the last whole version of `folder` is: itself, or its predecessor if a kill came between two renames."""
+    if folder.exists():
+        return folder
     previous = _hidden(folder.resolve(), "previous")
-    return previous if not folder.exists() and previous.is_dir() else folder
+    return previous if previous.is_dir() else folder
 
 
 def _swap(partial: Path, folder: Path) -> None:

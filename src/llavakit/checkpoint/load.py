@@ -64,4 +64,5 @@ def _tokenizer(folder: Path, config: LlavaConfig) -> Tokenizer:
 def locate(path: str | Path) -> Path:
     """The folder behind a catalog name or a path; raises ValueError naming the nearest name."""
     folder = surviving(Path(path))
-    return folder if folder.is_dir() and str(path) not in catalog.MODELS else catalog.resolve(path)
+    known = isinstance(path, str) and path in catalog.MODELS
+    return folder if folder != Path(path) and not known else catalog.resolve(path)
