@@ -200,6 +200,7 @@ def test_a_failure_or_interrupt_in_any_layer_leaves_the_engine_usable(loaded: Lo
 def test_two_open_streams_do_not_disturb_each_other(loaded: Loaded, picture: Draw) -> None:
     engine = Engine(loaded)
     conversations = [Conversation().ask(picture(number), "what?") for number in range(3)]
+    engine.generate(conversations[0], SHORT)
     streams = [engine.stream(conversation, SHORT) for conversation in conversations]
     last: dict[int, Event] = {}
     while len(last) < 3:
@@ -269,6 +270,12 @@ def test_the_stop_strings_of_the_template_count_too(
     with saying(monkeypatch, loaded, "A caption.\nAnd more"):
         completion = Engine(loaded).generate(Conversation().ask(picture(0)), template="plain")
     assert completion.text == "A caption." and completion.finish_reason == "stop"
+
+
+def test_a_prompt_that_ends_in_a_picture_can_be_asked_again(loaded: Loaded, picture: Draw, spy: Spy) -> None:
+    engine, conversation = Engine(loaded), Conversation().ask(picture(0))
+    answers = [engine.generate(conversation, SHORT, template="plain") for _ in range(2)]
+    assert answers[0].tokens == answers[1].tokens and spy.num_pictures == 1
 
 
 def test_text_comes_as_soon_as_it_is_certain_and_in_whole_characters(

@@ -25,11 +25,12 @@ def prompt(parts: list[list[int] | bytes]) -> tuple[list[Key], list[tuple[int, i
     return prefix_keys(tokens, spans, digests), spans
 
 
-@given(PROMPTS, PROMPTS)
+@given(PROMPTS, PROMPTS, st.integers(0, 20))
 def test_the_reused_part_is_equal_whole_and_as_long_as_possible(
-    cached: list[list[int] | bytes], wanted: list[list[int] | bytes]
+    cached: list[list[int] | bytes], wanted: list[list[int] | bytes], num_lost: int
 ) -> None:
     old, _ = prompt(cached)
+    old = old[: max(0, len(old) - num_lost)]
     new, spans = prompt(wanted)
     kept = num_reusable(old, new, spans)
     allowed = [n for n in range(len(new)) if n <= len(old) and not any(start < n < end for start, end in spans)]

@@ -30,7 +30,6 @@ class Computed:
 
     def rewind(self, length: int) -> None:
         """Forget all tokens from `length` on."""
-        self._keys = self._keys[:length]
         self.cache.truncate(length)
 
     def expect(self, keys: list[Key]) -> None:
