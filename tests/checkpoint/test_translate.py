@@ -1,0 +1,175 @@
+"""Sparse llava-hf configurations mean what transformers takes them to mean; what we cannot compute is refused."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+import transformers
+from transformers import CLIPImageProcessor
+
+from llavakit.checkpoint.formats import read_config
+from llavakit.checkpoint.translate import translate
+from llavakit.config import ConfigError, LlavaConfig
+
+VOCAB = {"vocab_size": 32064}
+SPARSE: dict[str, dict[str, Any]] = {
+    "only a vocabulary": {"text_config": VOCAB},
+    "as published for 1.5-7b": {
+        "text_config": VOCAB | {"max_position_embeddings": 4096, "model_type": "llama", "rms_norm_eps": 1e-05},
+        "vision_config": {
+            "hidden_size": 1024,
+            "image_size": 336,
+            "intermediate_size": 4096,
+            "model_type": "clip_vision_model",
+            "num_attention_heads": 16,
+            "num_hidden_layers": 24,
+            "patch_size": 14,
+            "projection_dim": 768,
+            "vocab_size": 32000,
+        },
+        "pad_token_id": 32001,
+        "tie_word_embeddings": False,
+    },
+    "sparse tower": {"text_config": VOCAB, "vision_config": {"patch_size": 16}},
+    "mistral": {"text_config": VOCAB | {"model_type": "mistral"}},
+    "mistral, other groups": {"text_config": VOCAB | {"model_type": "mistral", "num_key_value_heads": 4}},
+    "no groups": {"text_config": VOCAB | {"num_key_value_heads": None, "head_dim": None}},
+    "tied in the text": {"text_config": VOCAB | {"tie_word_embeddings": True}},
+    "tied at the top": {"text_config": VOCAB, "tie_word_embeddings": True},
+    "old rotary base": {"text_config": VOCAB | {"rope_theta": 5e5, "rope_scaling": None}},
+    "other features": {
+        "text_config": VOCAB | {"num_attention_heads": 16},
+        "vision_feature_layer": -1,
+        "vision_feature_select_strategy": "full",
+        "multimodal_projector_bias": False,
+        "image_token_index": 7,
+    },
+}
+
+
+def translated(config: dict[str, Any], *, image: dict[str, Any] | None = None, **generation: Any) -> LlavaConfig:
+    return translate({"model_type": "llava", **config}, generation=generation, image=image or {})
+
+
+@pytest.mark.parametrize("name", SPARSE)
+def test_defaults_are_those_of_transformers(name: str) -> None:
+    ours = translated(SPARSE[name])
+    theirs = transformers.LlavaConfig.from_dict(json.loads(json.dumps(SPARSE[name])))
+    text, vision = theirs.text_config, theirs.vision_config
+    window = getattr(text, "sliding_window", None) or text.max_position_embeddings
+    assert ours.language.model_dump() == {
+        "vocab_size": text.vocab_size,
+        "hidden_size": text.hidden_size,
+        "intermediate_size": text.intermediate_size,
+        "num_layers": text.num_hidden_layers,
+        "num_heads": text.num_attention_heads,
+        "num_kv_heads": text.num_key_value_heads,
+        "head_dim": text.head_dim,
+        "rms_norm_eps": text.rms_norm_eps,
+        "rope_theta": text.rope_parameters["rope_theta"],
+        "max_positions": min(text.max_position_embeddings, window),
+        "tie_embeddings": theirs.tie_word_embeddings,
+    }
+    assert (ours.vision.image_size, ours.vision.patch_size) == (vision.image_size, vision.patch_size)
+    assert (ours.vision.hidden_size, ours.vision.intermediate_size) == (vision.hidden_size, vision.intermediate_size)
+    assert (ours.vision.num_layers, ours.vision.num_heads) == (vision.num_hidden_layers, vision.num_attention_heads)
+    assert (ours.vision.activation, ours.vision.layer_norm_eps) == (vision.hidden_act, vision.layer_norm_eps)
+    assert ours.vision.feature_layer == theirs.vision_feature_layer
+    assert (ours.vision.feature_select == "full") == (theirs.vision_feature_select_strategy == "full")
+    assert ours.projector.bias == theirs.multimodal_projector_bias
+    assert (ours.tokens.image, ours.tokens.bos, ours.tokens.eos) == (
+        theirs.image_token_index,
+        text.bos_token_id,
+        text.eos_token_id,
+    )
+
+
+@pytest.mark.parametrize(
+    ("change", "sentence"),
+    [
+        ({"text_config": {"model_type": "qwen2"}}, "text_config.model_type is 'qwen2'"),
+        ({"text_config": {"attention_bias": True}}, "text_config.attention_bias is True, and only false"),
+        ({"text_config": {"mlp_bias": True}}, "text_config.mlp_bias is True"),
+        ({"text_config": {"hidden_act": "gelu"}}, "text_config.hidden_act is 'gelu'"),
+        ({"text_config": {"rope_scaling": {"type": "linear", "factor": 2.0}}}, "text_config.rope_scaling"),
+        ({"text_config": {"rope_parameters": {"rope_type": "llama3"}}}, "text_config.rope_parameters"),
+        ({"text_config": {"num_attention_heads": 0}}, "num_attention_heads is 0, and only a positive whole number"),
+        ({"text_config": {"hidden_size": "big"}}, "hidden_size is 'big'"),
+        ({"text_config": {"eos_token_id": [1, 2]}}, r"eos_token_id is \[1, 2\], and several end tokens"),
+        ({"text_config": "llama"}, "text_config is 'llama', and should be an object"),
+        ({"vision_config": {"model_type": "siglip_vision_model"}}, "vision_config.model_type is 'siglip_vision_model'"),
+        ({"vision_config": {"hidden_act": "gelu_pytorch_tanh"}}, "vision_config.hidden_act"),
+        ({"vision_config": {"num_channels": 4}}, "vision_config.num_channels is 4"),
+        ({"vision_config": {"image_size": 225}}, "image_size 225 is not a whole number of 32-pixel patches"),
+        ({"projector_hidden_act": "relu"}, "projector_hidden_act is 'relu', and only 'gelu'"),
+        ({"vision_feature_layer": [-2, -5]}, r"vision_feature_layer is \[-2, -5\], and features of several layers"),
+        ({"vision_feature_layer": -40}, "feature_layer -40 lies outside a tower of 24 layers"),
+        ({"vision_feature_select_strategy": "cls"}, "vision_feature_select_strategy is 'cls'"),
+        ({"quantization_config": {"bits": 4}}, "quantised weights are not read"),
+        ({"image_token_index": 32064}, "tokens.image is 32064, outside the vocabulary of 32064"),
+    ],
+)
+def test_what_cannot_be_expressed_is_refused_by_name(change: dict[str, Any], sentence: str) -> None:
+    text = change.get("text_config", {})
+    config = change | {"text_config": VOCAB | text if isinstance(text, dict) else text}
+    with pytest.raises(ConfigError, match=sentence):
+        translated(config)
+
+
+def test_mistral_is_exact_inside_one_window() -> None:
+    text = VOCAB | {"model_type": "mistral"}
+    assert translated({"text_config": text}).language.max_positions == 4096
+    assert translated({"text_config": text | {"sliding_window": None}}).language.max_positions == 131072
+
+
+def test_where_the_special_tokens_come_from() -> None:
+    text = {"text_config": VOCAB | {"eos_token_id": 5, "pad_token_id": 6}}
+    assert translated(text).tokens.eos == 5
+    assert translated(text).tokens.pad == 6
+    assert translated({**text, "pad_token_id": 7}).tokens.pad == 7
+    tokens = translated({**text, "pad_token_id": 7}, pad_token_id=8, eos_token_id=[9], bos_token_id=4).tokens
+    assert (tokens.pad, tokens.eos, tokens.bos) == (8, 9, 4)
+    assert translated({"text_config": VOCAB}).tokens.pad == 2, "without a padding token, the end token pads"
+
+
+@pytest.mark.parametrize(
+    ("image", "mode"),
+    [
+        ({}, "pad"),
+        ({"image_processor_type": "CLIPImageProcessor"}, "square"),
+        ({"do_center_crop": True, "crop_size": 336, "size": 336}, "square"),
+        ({"do_pad": False, "do_center_crop": True}, "square"),
+        ({"image_processor_type": "LlavaImageProcessor", "do_pad": True}, "pad"),
+    ],
+)
+def test_resize_mode(image: dict[str, Any], mode: str) -> None:
+    assert translated({"text_config": VOCAB}, image=image).resize_mode == mode
+
+
+def test_image_settings_as_transformers_saves_them(tmp_path: Path) -> None:
+    CLIPImageProcessor(
+        size={"shortest_edge": 336}, crop_size={"height": 336, "width": 336}, image_mean=[0.5, 0.4, 0.3]
+    ).save_pretrained(tmp_path)
+    (tmp_path / "config.json").write_text(json.dumps({"model_type": "llava", "text_config": VOCAB}))
+    config, _ = read_config(tmp_path)
+    assert config.resize_mode == "square"
+    assert config.vision.image_mean == (0.5, 0.4, 0.3)
+
+
+@pytest.mark.parametrize(
+    ("image", "sentence"),
+    [
+        ({"size": {"shortest_edge": 224}}, "size is .*224.*, but the tower takes pictures of 336 pixels"),
+        ({"crop_size": 224}, "crop_size is 224"),
+        ({"do_center_crop": False}, "pictures are neither padded nor cropped"),
+        ({"do_normalize": False}, "do_normalize is False"),
+        ({"resample": 2}, r"resample is 2, and only 3 \(bicubic\)"),
+        ({"rescale_factor": 1.0}, "rescale_factor is 1.0"),
+    ],
+)
+def test_image_settings_that_cannot_be_followed(image: dict[str, Any], sentence: str) -> None:
+    with pytest.raises(ConfigError, match=f"image settings: {sentence}"):
+        translated({"text_config": VOCAB}, image=image)

@@ -1,0 +1,64 @@
+"""Names of models, and where they lead."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from llavakit import catalog
+
+
+def test_a_known_name_leads_into_the_package() -> None:
+    try:
+        folder = catalog.resolve("pocket")
+    except ValueError as error:
+        assert "the model pocket is not part of this installation" in str(error)
+    else:
+        assert folder == Path(catalog.__file__).parent / "pocket"
+
+
+def test_a_folder_is_itself(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "mine").mkdir()
+    monkeypatch.chdir(tmp_path)
+    assert catalog.resolve("mine") == Path("mine")
+    assert catalog.resolve(tmp_path / "mine") == tmp_path / "mine"
+
+
+def test_a_dotted_path_escapes_the_table(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "pocket").mkdir()
+    monkeypatch.chdir(tmp_path)
+    assert catalog.resolve("./pocket").resolve() == (tmp_path / "pocket").resolve()
+    assert catalog.resolve(Path("pocket")).resolve() == (tmp_path / "pocket").resolve()
+
+
+@pytest.mark.parametrize(
+    ("name", "sentence"),
+    [
+        ("poket", r"'poket' is neither a known model nor a folder; did you mean 'pocket'\?"),
+        ("gpt", "'gpt' is neither a known model nor a folder; known: pocket"),
+        ("runs/mine", "there is no folder runs/mine"),
+        ("", "neither a known model"),
+    ],
+)
+def test_what_is_neither_is_refused(name: str, sentence: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(ValueError, match=sentence):
+        catalog.resolve(name)
+
+
+def test_a_file_is_no_model(tmp_path: Path) -> None:
+    (tmp_path / "m.safetensors").touch()
+    with pytest.raises(ValueError, match=r"m\.safetensors is a file; a model is a folder"):
+        catalog.resolve(tmp_path / "m.safetensors")
+
+
+def test_every_model_has_a_source() -> None:
+    assert all(entry.source and entry.about for entry in catalog.MODELS.values())
+
+
+def test_the_table_needs_no_torch() -> None:
+    code = "import sys, llavakit.catalog; assert 'torch' not in sys.modules"
+    subprocess.run([sys.executable, "-c", code], check=True)
