@@ -2,6 +2,7 @@
 # make test        the same .venv with the development extras, and the whole CPU suite
 # make test-all    the suite with what make test leaves out: tests marked slow or gpu
 # make lint        style and layers
+# make docs        the parts of docs/ that are printed by running the code
 
 PYTHON ?= python3
 BIN := .venv/bin
@@ -9,7 +10,7 @@ PIP := $(BIN)/python -m pip --disable-pip-version-check install --quiet -c const
 PYTEST := OMP_NUM_THREADS=1 TOKENIZERS_PARALLELISM=false $(BIN)/python -m pytest -n 2
 
 .DEFAULT_GOAL := demo
-.PHONY: demo test test-all lint clean
+.PHONY: demo test test-all lint docs clean
 
 demo: .venv/.package
 	@$(BIN)/llava chat examples/drawing.png < examples/questions.txt
@@ -23,6 +24,10 @@ test-all: .venv/.development
 lint: .venv/.development
 	$(BIN)/ruff check .
 	$(BIN)/lint-imports
+
+docs: .venv/.package
+	$(BIN)/python docs/make_map.py
+	$(BIN)/python docs/make_walkthrough.py
 
 clean:
 	rm -rf .venv build dist src/*.egg-info .pytest_cache .ruff_cache .hypothesis .import_linter_cache .grimp_cache
