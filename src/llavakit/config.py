@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import difflib
 from collections.abc import Mapping
-from typing import Any, Literal, Self
+from typing import Any, Literal, Self, get_args
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
@@ -51,10 +51,11 @@ class Config(BaseModel):
         return f"{where} is {problem['input']!r}: {problem['msg'][0].lower()}{problem['msg'][1:]}"
 
     @classmethod
-    def _known_keys(cls, parents: list[str | int]) -> list[str]:
+    def _known_keys(cls, parents: list[str]) -> list[str]:
         config: Any = cls
         for parent in parents:
-            config = config.model_fields[parent].annotation if isinstance(parent, str) else config
+            annotation = config.model_fields[parent].annotation
+            config = next(kind for kind in (annotation, *get_args(annotation)) if hasattr(kind, "model_fields"))
         return list(config.model_fields)
 
 

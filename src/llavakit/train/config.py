@@ -2,33 +2,48 @@
 
 from __future__ import annotations
 
-from typing import Literal
+from typing import Annotated, Literal, Self
 
-from pydantic import Field
+from pydantic import BeforeValidator, Field, model_validator
 
 from llavakit.config import ClipConfig, Config, LlavaConfig
+
+Part = Literal["vision", "projector", "language"]
+Paths = Annotated[tuple[str, ...], BeforeValidator(lambda given: (given,) if isinstance(given, str) else given)]
+
+# Settings of one stage alone; set in another they would do nothing, so they are refused there.
+ONLY_IN = {"clip": "clip", "num_foils": "clip", "caption_weight": "clip", "vision_rate": "instruct"}
+
+
+class TrainError(ValueError):
+    """A run that cannot start or go on; the message says why and what to do."""
 
 
 class TrainConfig(Config):
     """One run of one stage. A learning rate holds for what the stage trains; `vision_rate` lets the tower join in."""
 
     stage: Literal["clip", "language", "align", "instruct"]
-    data: tuple[str, ...]
-    out: str
+    data: Paths = Field(min_length=1, description="JSON or JSONL files in LLaVA's schema; one, or a list")
+    images: str | None = Field(None, description="folder that pictures' paths start from; default: each file's own")
+    out: str = Field(description="the run's folder: configuration, checkpoints, metrics, and in the end the model")
     tokenizer: str | None = Field(None, description="tokenizer.json, for stages that start from nothing")
-    start: str | None = Field(None, description="a model folder or catalog name to start from")
-    parts: dict[Literal["vision", "projector", "language"], str] = Field(
-        {}, description="runs or folders whose weights replace those parts of the start"
-    )
+    start: str | None = Field(None, description="a model's folder or catalog name, or a run, to start from")
+    parts: dict[Part, str] = Field({}, description="models or runs whose weights replace those parts of the start")
+    fresh: tuple[Part, ...] = Field((), description="parts of the start that begin anew from random weights")
     model: LlavaConfig | None = Field(None, description="the model's shape, where there is no start")
     clip: ClipConfig | None = Field(None, description="the shape of the contrastive pair, in stage clip")
+    resize_mode: Literal["square", "pad"] | None = Field(
+        None, description="how pictures become square, kept in the model; default: as the start has it"
+    )
 
-    seed: int = 0
+    seed: int = Field(0, ge=0)
     steps: int | None = Field(None, gt=0, description="optimiser steps; default: as many as `epochs` take")
     epochs: float = Field(1.0, gt=0)
     batch_size: int = Field(128, gt=0)
     micro_batch: int | None = Field(None, gt=0, description="samples through the model at once; default: the batch")
-    max_length: int = Field(2048, gt=1)
+    max_length: int | None = Field(
+        None, gt=1, description="tokens at which a sample is cut; default: the model's context"
+    )
 
     optimizer: Literal["adamw", "muon"] = "adamw"
     learning_rate: float = Field(gt=0)
@@ -47,3 +62,20 @@ class TrainConfig(Config):
     workers: int = Field(1, ge=0, description="processes that prepare batches")
     save_every: int = Field(200, gt=0)
     log_every: int = Field(10, gt=0)
+
+    @model_validator(mode="after")
+    def _check(self) -> Self:
+        for key, stage in ONLY_IN.items():
+            if self.stage != stage and getattr(self, key):
+                raise ValueError(f"{key} belongs to stage {stage} and does nothing in stage {self.stage}; leave it out")
+        if self.stage == "clip" and (self.clip is None or self.model is None or self.start is not None):
+            raise ValueError("stage clip begins anew: give it model, clip and tokenizer, and no start")
+        if self.start is None and (self.model is None or self.tokenizer is None):
+            raise ValueError("start is missing: a model to begin from, or else model and tokenizer to begin anew")
+        if self.start is not None and (self.model or self.clip or self.tokenizer):
+            raise ValueError("with start, shape and tokenizer come from there; leave out model, clip and tokenizer")
+        if self.start is None and self.fresh:
+            raise ValueError("fresh names parts of a start, and there is none: everything begins anew")
+        if self.clip is not None and self.model is not None and self.clip.vision != self.model.vision:
+            raise ValueError("clip.vision and model.vision are one tower, and should be the same")
+        return self

@@ -49,9 +49,11 @@ def contrastive(
     picture's caption: these are no mistake, and do not count against it.
     """
     batch = len(pictures)
-    logits = scale * pictures @ texts.T
+    logits = (scale * pictures @ texts.T).masked_fill(elsewhere(same), float("-inf"))
     own = torch.arange(batch, device=logits.device)
-    elsewhere = same.clone()
-    elsewhere[own, own] = False
-    logits = logits.masked_fill(elsewhere, float("-inf"))
     return (F.cross_entropy(logits, own) + F.cross_entropy(logits[:, :batch].T, own)) / 2
+
+
+def elsewhere(same: Bool[Tensor, "batch texts"]) -> Bool[Tensor, "batch texts"]:
+    """Where a picture's caption stands a second time, beside its own place on the diagonal."""
+    return same & ~torch.eye(*same.shape, dtype=torch.bool, device=same.device)

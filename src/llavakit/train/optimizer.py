@@ -30,7 +30,7 @@ def freeze_rest(model: nn.Module, rates: Mapping[str, float]) -> None:
 def make_optimizers(model: nn.Module, rates: Mapping[str, float], config: TrainConfig) -> list[Optimizer]:
     """AdamW for everything that learns or, with `muon`, Muon (Jordan et al. 2024) for the matrices inside layers.
 
-    Each group remembers its top rate as `peak`. Weight decay spares norms, biases and embeddings, as in LLaVA.
+    Each group remembers its top rate as `peak`. Weight decay is for matrices: it spares norms, biases and embeddings.
     """
     groups: dict[tuple[bool, bool, float], list[Parameter]] = {}
     for name, parameter, rate in learning(model, rates):
@@ -59,6 +59,7 @@ def rate_at(step: int, *, steps: int, warmup: float, min_rate: float) -> float:
 
 
 def set_rate(optimizers: list[Optimizer], share: float) -> None:
+    """Put every group at that share of its top rate."""
     for optimizer in optimizers:
         for group in optimizer.param_groups:
             group["lr"] = group["peak"] * share

@@ -1,4 +1,7 @@
-"""Every run by name: a function that returns its full configuration. The pocket model is four of them in order."""
+"""Every run by name: a function that returns its full configuration. The pocket model is four of them in order.
+
+What a recipe's function asks for, the user gives: `llava train finetune start=pocket data=my/samples.json`.
+"""
 
 from __future__ import annotations
 
@@ -105,11 +108,84 @@ def pocket_instruct() -> TrainConfig:
     )
 
 
-RECIPES: dict[str, Callable[[], TrainConfig]] = {
+def align(start: str, data: str) -> TrainConfig:
+    """Stage 1 on captions of one's own, some hundreds to thousands: the projector of `start` goes on learning."""
+    return TrainConfig(
+        stage="align",
+        start=start,
+        data=(data,),
+        out="runs/align",
+        epochs=1,
+        batch_size=32,
+        learning_rate=1e-3,
+    )
+
+
+def finetune(start: str, data: str) -> TrainConfig:
+    """Stage 2 on conversations of one's own, some dozens to thousands: the paper's rate, smaller batches, more passes.
+
+    The rate is that of a model of billions; one of millions, such as pocket, takes ten times as much.
+    """
+    return TrainConfig(
+        stage="instruct",
+        start=start,
+        data=(data,),
+        out="runs/finetune",
+        epochs=3,
+        batch_size=16,
+        learning_rate=2e-5,
+    )
+
+
+def llava_1_5_align(start: str, data: str) -> TrainConfig:
+    """Stage 1 of LLaVA-1.5 (scripts/v1_5/pretrain.sh upstream): a new projector, on LCS-558K with images= its folder.
+
+    `start` gives the tower and the language model; with parts.vision= and parts.language= others take their place.
+    """
+    return TrainConfig(
+        stage="align",
+        start=start,
+        fresh=("projector",),
+        data=(data,),
+        out="runs/llava-1.5-align",
+        resize_mode="square",
+        seed=42,
+        epochs=1,
+        batch_size=256,
+        micro_batch=32,
+        max_length=2048,
+        learning_rate=1e-3,
+        clip_norm=None,  # upstream's DeepSpeed configuration names no clipping
+    )
+
+
+def llava_1_5_instruct(start: str, data: str) -> TrainConfig:
+    """Stage 2 of LLaVA-1.5 (scripts/v1_5/finetune.sh upstream): from stage 1, on mix665K with images= its folder."""
+    return TrainConfig(
+        stage="instruct",
+        start=start,
+        data=(data,),
+        out="runs/llava-1.5-instruct",
+        resize_mode="pad",
+        seed=42,
+        epochs=1,
+        batch_size=128,
+        micro_batch=16,
+        max_length=2048,
+        learning_rate=2e-5,
+        clip_norm=None,
+    )
+
+
+RECIPES: dict[str, Callable[..., TrainConfig]] = {
     "pocket-clip": pocket_clip,
     "pocket-language": pocket_language,
     "pocket-align": pocket_align,
     "pocket-instruct": pocket_instruct,
+    "align": align,
+    "finetune": finetune,
+    "llava-1.5-align": llava_1_5_align,
+    "llava-1.5-instruct": llava_1_5_instruct,
 }
 SEQUENCES: dict[str, tuple[str, ...]] = {
     "pocket": ("pocket-clip", "pocket-language", "pocket-align", "pocket-instruct"),

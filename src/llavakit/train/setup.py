@@ -6,18 +6,21 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import torch
-from torch import nn
-from torch.utils.data import Dataset
+from torch import Tensor, nn
 
-from llavakit.checkpoint.load import load
+from llavakit.checkpoint.load import load, locate
 from llavakit.checkpoint.reader import stored_tensors
+from llavakit.checkpoint.weights import load_model
+from llavakit.data.datasets import RecordDataset
 from llavakit.data.records import read_records
 from llavakit.model import Llava
 from llavakit.model.clip import Clip
 from llavakit.processing import Processor, Tokenizer
-from llavakit.train.config import TrainConfig
+from llavakit.train.config import TrainConfig, TrainError
 from llavakit.train.stages import STAGES
-from llavakit.train.state import TrainError
+
+WEIGHTS = "model.safetensors"
+
 
 @dataclass(frozen=True)
 class Setup:
@@ -25,47 +28,55 @@ class Setup:
 
     model: nn.Module
     processor: Processor
-    dataset: Dataset
+    dataset: RecordDataset
     pad: int
 
 
 def prepare(config: TrainConfig) -> Setup:
     """Build everything `config` names. Raises ValueError with a sentence for whatever is missing or does not fit."""
-    torch.manual_seed(config.seed)
+    device = pick_device(config.device)
+    records = read_records(config.data, images=config.images)
     if config.threads:
         torch.set_num_threads(config.threads)
-    model, processor = _started(config) if config.start else _fresh(config)
+    torch.manual_seed(config.seed)
+    model, processor = _started(config) if config.start else _anew(config)
     for part, source in config.parts.items():
-        _replace_part(model, part, Path(source))
-    records = read_records(config.data)
+        _replace_part(model, part, source)
     dataset = STAGES[config.stage].dataset(records, processor, config)
-    return Setup(model.to(pick_device(config.device)), processor, dataset, processor.config.tokens.pad)
+    return Setup(model.to(device), processor, dataset, processor.config.tokens.pad)
 
 
 def pick_device(wanted: str) -> torch.device:
-    """The named device, or for `auto` the best there is."""
-    if wanted != "auto":
-        return torch.device(wanted)
-    return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    """The named device, or for `auto` the best there is; raises `TrainError` for one that is not there."""
+    if wanted == "auto":
+        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    try:
+        device = torch.device(wanted)
+    except RuntimeError:
+        raise TrainError(f"device is {wanted!r}; it may be auto, cpu, cuda or mps") from None
+    available = {"cpu": True, "cuda": torch.cuda.is_available(), "mps": torch.backends.mps.is_available()}
+    if not available.get(device.type, False):
+        raise TrainError(f"device is {wanted!r}, which this machine or this build of PyTorch does not have")
+    return device
 
 
 def _started(config: TrainConfig) -> tuple[nn.Module, Processor]:
-    if config.model or config.clip or config.tokenizer:
-        raise TrainError("with start, the shape and the tokenizer come from there; leave out model, clip and tokenizer")
-    loaded = load(config.start, dtype=torch.float32)
-    return loaded.model, loaded.processor
+    loaded = load(model_folder(config.start), dtype=torch.float32)
+    model = loaded.model
+    if config.resize_mode is not None:
+        model.config = model.config.model_copy(update={"resize_mode": config.resize_mode})
+    for part in config.fresh:
+        initialize(model.get_submodule(part))
+    return model, Processor(model.config, loaded.tokenizer)
 
 
-def _fresh(config: TrainConfig) -> tuple[nn.Module, Processor]:
-    if config.model is None or config.tokenizer is None:
-        raise TrainError("a run needs a start to begin from, or a model shape and a tokenizer to begin anew")
-    processor = Processor(config.model, Tokenizer.load(config.tokenizer, config.model.tokens))
-    if config.stage != "clip":
-        model: nn.Module = Llava(config.model)
-    elif config.clip is not None:
-        model = Clip(config.clip)
-    else:
-        raise TrainError("stage clip needs the shape of its pair, in clip")
+def _anew(config: TrainConfig) -> tuple[nn.Module, Processor]:
+    changes = {} if config.resize_mode is None else {"resize_mode": config.resize_mode}
+    shape = config.model.model_copy(update=changes)
+    if not Path(config.tokenizer).is_file():
+        raise TrainError(f"tokenizer: there is no file {config.tokenizer}")
+    processor = Processor(shape, Tokenizer.load(config.tokenizer, shape.tokens))
+    model = Clip(config.clip) if config.stage == "clip" else Llava(shape)
     initialize(model)
     return model, processor
 
@@ -81,14 +92,33 @@ def initialize(model: nn.Module) -> None:
             nn.init.zeros_(parameter)
 
 
-def _replace_part(model: nn.Module, part: str, source: Path) -> None:
-    """Load one part's weights out of a run or model folder; a tower's last layers, which LLaVA never reads, stay out."""
-    folder = next((f for f in (source / "model", source) if (f / "model.safetensors").is_file()), None)
-    if folder is None:
-        raise TrainError(f"parts.{part}: {source} holds no trained model; run the recipe that makes it first")
-    stored = stored_tensors(folder)
+def model_folder(source: str) -> Path:
+    """The trained model of a run folder, or else the folder or catalog name itself."""
+    inside = Path(source) / "model"
+    if (inside / WEIGHTS).is_file():
+        return inside
+    if (Path(source) / "config.yaml").is_file():
+        raise TrainError(f"the run in {source} is not finished, so it has no model yet; finish it first")
+    return locate(source)
+
+
+def _replace_part(model: nn.Module, part: str, source: str) -> None:
+    """Load one part's weights out of a run or model; a tower's last layers, which LLaVA never reads, stay out."""
+    try:
+        stored = _part_weights(part, model_folder(source))
+    except ValueError as error:
+        raise TrainError(f"parts.{part}: {error}") from None
     module = model.get_submodule(part)
-    missing = [name for name in module.state_dict() if f"{part}.{name}" not in stored]
-    if missing:
-        raise TrainError(f"parts.{part}: {folder} lacks {', '.join(missing[:3])}; it is of another shape")
-    module.load_state_dict({name: stored[f"{part}.{name}"].read() for name in module.state_dict()})
+    wanted = {name: tensor.shape for name, tensor in module.state_dict().items()}
+    wrong = [name for name, shape in wanted.items() if name not in stored or stored[name].shape != shape]
+    if wrong:
+        raise TrainError(f"parts.{part}: in {source} it has another shape: {', '.join(wrong[:3])} do not fit")
+    module.load_state_dict({name: stored[name] for name in wanted})
+
+
+def _part_weights(part: str, folder: Path) -> dict[str, Tensor]:
+    """A part's tensors out of a whole model of any format, or out of what stage clip leaves: the weights alone."""
+    if (folder / "config.json").is_file():
+        return load_model(folder).get_submodule(part).state_dict()
+    stored = stored_tensors(folder)
+    return {name.removeprefix(f"{part}."): stored[name].read() for name in stored if name.startswith(f"{part}.")}

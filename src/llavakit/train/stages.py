@@ -10,14 +10,15 @@ import torch
 from torch import Tensor
 from torch.utils.data import Dataset
 
-from llavakit.data.collate import Batch, CaptionBatch, collate, collate_captions
+from llavakit.config import LlavaConfig
+from llavakit.data.collate import IGNORE, Batch, CaptionBatch, collate, collate_captions
 from llavakit.data.datasets import CaptionDataset, ConversationDataset, TextDataset
 from llavakit.data.records import Record
 from llavakit.model import Llava
 from llavakit.model.clip import MAX_LOGIT_SCALE, Clip
 from llavakit.processing import Processor
-from llavakit.train.config import TrainConfig
-from llavakit.train.loss import contrastive, cross_entropy
+from llavakit.train.config import TrainConfig, TrainError
+from llavakit.train.loss import contrastive, cross_entropy, elsewhere
 
 
 @dataclass(frozen=True)
@@ -30,6 +31,7 @@ class Stage:
     loss: Callable[[Any, Any, TrainConfig], tuple[Tensor, dict[str, float]]]
 
     def learning_rates(self, config: TrainConfig) -> dict[str, float]:
+        """The top rate of each learning part; 0 leaves a part frozen after all."""
         return {part: getattr(config, field) for part, field in self.rates.items()}
 
 
@@ -40,20 +42,24 @@ def token_loss(model: Llava, batch: Batch, config: TrainConfig) -> tuple[Tensor,
 
 
 def clip_loss(model: Clip, batch: CaptionBatch, config: TrainConfig) -> tuple[Tensor, dict[str, float]]:
-    """The contrastive loss, and beside it the captioner's surprise per token; scaled to a sum as `token_loss` is."""
+    """The contrastive loss, and beside it the captioner's surprise per token; scaled to a sum as `token_loss` is.
+
+    Logs `match` and `caption`, the two losses, and `found`, the share of pictures nearest to their own caption.
+    """
     num_pictures, tokens = len(batch.pixels), batch.texts
     states = model.vision.hidden_states(batch.pixels)
     pictures, texts = model.embed_pictures(states), model.embed_texts(tokens, batch.lengths)
     same = (tokens[:num_pictures, None] == tokens[None]).all(-1)
     scale = model.logit_scale.clamp(max=MAX_LOGIT_SCALE).exp()
     matching = contrastive(pictures, texts, scale, same)
-    found = (pictures @ texts.T).masked_fill(same & ~torch.eye(*same.shape, dtype=torch.bool), -1).argmax(1)
-    logs = {"match": matching.item(), "found": (found == torch.arange(num_pictures)).float().mean().item()}
+    found = (pictures @ texts.T).masked_fill(elsewhere(same), -1).argmax(1)
+    own = torch.arange(num_pictures, device=found.device)
+    logs = {"match": matching.item(), "found": (found == own).float().mean().item()}
     loss = matching
     if config.caption_weight:
         captions, lengths = tokens[:num_pictures], batch.lengths[:num_pictures]
-        inside = torch.arange(1, captions.shape[1]) < lengths[:, None]
-        labels = torch.where(inside, captions[:, 1:], -100)
+        inside = torch.arange(1, captions.shape[1], device=captions.device) < lengths[:, None]
+        labels = torch.where(inside, captions[:, 1:], IGNORE)
         hidden = model.caption(states, captions[:, :-1])
         writing = cross_entropy(hidden, labels, model.captioner.output_weight) / inside.sum()
         loss = loss + config.caption_weight * writing
@@ -61,20 +67,32 @@ def clip_loss(model: Clip, batch: CaptionBatch, config: TrainConfig) -> tuple[Te
     return loss * batch.num_targets, logs
 
 
+def max_length(config: TrainConfig, model: LlavaConfig) -> int:
+    """Tokens at which samples are cut; raises `TrainError` for more than the model was built for."""
+    context = (config.clip.text if config.clip else model.language).max_positions
+    if config.max_length is not None and config.max_length > context:
+        raise TrainError(f"max_length is {config.max_length}, but the model's context holds {context} tokens")
+    return config.max_length or context
+
+
 def _conversations(records: Sequence[Record], processor: Processor, config: TrainConfig) -> Dataset:
-    return ConversationDataset(records, processor, template="vicuna_v1", max_length=config.max_length)
+    length = max_length(config, processor.config)
+    return ConversationDataset(records, processor, template=processor.config.template, max_length=length)
 
 
 def _plain(records: Sequence[Record], processor: Processor, config: TrainConfig) -> Dataset:
-    return ConversationDataset(records, processor, template="plain", max_length=config.max_length)
+    length = max_length(config, processor.config)
+    return ConversationDataset(records, processor, template="plain", max_length=length)
 
 
 def _text(records: Sequence[Record], processor: Processor, config: TrainConfig) -> Dataset:
-    return TextDataset(records, processor, template="vicuna_v1", max_length=config.max_length)
+    length = max_length(config, processor.config)
+    return TextDataset(records, processor, template=processor.config.template, max_length=length)
 
 
 def _captions(records: Sequence[Record], processor: Processor, config: TrainConfig) -> Dataset:
-    return CaptionDataset(records, processor, num_foils=config.num_foils, max_length=config.max_length)
+    length = max_length(config, processor.config)
+    return CaptionDataset(records, processor, num_foils=config.num_foils, max_length=length)
 
 
 STAGES: dict[str, Stage] = {
@@ -88,4 +106,3 @@ STAGES: dict[str, Stage] = {
         token_loss,
     ),
 }
-
