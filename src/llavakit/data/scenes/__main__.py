@@ -4,8 +4,9 @@ import argparse
 from pathlib import Path
 from typing import get_args
 
+from .records import SampleKind
 from .split import Split
-from .write import SampleKind, write_scenes
+from .write import write_scenes
 
 
 def main() -> None:
@@ -18,9 +19,8 @@ def main() -> None:
     parser.add_argument("--kind", choices=get_args(SampleKind), default="captions")
     parser.add_argument("--workers", type=int, default=1, help="processes")
     asked = parser.parse_args()
-    path = write_scenes(asked.out, count=asked.count, start=asked.start, seed=asked.seed, split=asked.split, kind=asked.kind,
-                        workers=asked.workers)  # fmt: skip
-    print(path)
+    chosen = {name: value for name, value in vars(asked).items() if name != "out"}
+    print(write_scenes(asked.out, **chosen))
 
 
 if __name__ == "__main__":

@@ -42,10 +42,11 @@ def _second(first: RGB, kind: str, rng: random.Random) -> RGB:
 
 def paint(background: Background, width: int, height: int) -> Image.Image:
     """A new canvas with nothing on it yet."""
-    painter = {"landscape": _landscape, "graded": _graded, "stripes": _stripes, "dots": _dots, "noise": _noise, "paper": _noise}  # fmt: skip
-    if background.kind == "plain":
-        return Image.new("RGB", (width, height), background.colors[0])
-    return painter[background.kind](background, width, height)
+    return _PAINTERS[background.kind](background, width, height)
+
+
+def _plain(background: Background, width: int, height: int) -> Image.Image:
+    return Image.new("RGB", (width, height), background.colors[0])
 
 
 def _blend(background: Background, mask: Image.Image) -> Image.Image:
@@ -100,11 +101,11 @@ def _grains(kind: str) -> Image.Image:
     rng = np.random.default_rng(7)
     fine = rng.integers(0, 256, (300, 440), dtype=np.uint8)
     if kind == "noise":
-        return Image.fromarray(fine, "L")
-    coarse = Image.fromarray(rng.integers(0, 256, (75, 110), dtype=np.uint8), "L").resize(
+        return Image.fromarray(fine)
+    coarse = Image.fromarray(rng.integers(0, 256, (75, 110), dtype=np.uint8)).resize(
         (440, 300), Image.Resampling.BICUBIC
     )
-    return Image.blend(coarse, Image.fromarray(fine, "L"), 0.4)
+    return Image.blend(coarse, Image.fromarray(fine), 0.4)
 
 
 def _landscape(background: Background, width: int, height: int) -> Image.Image:
@@ -117,3 +118,14 @@ def _landscape(background: Background, width: int, height: int) -> Image.Image:
         size = (width, bottom - top)
         canvas.paste(_blend(Background("graded", "", colors), ramp.resize(size)), (0, top))
     return canvas
+
+
+_PAINTERS = {
+    "plain": _plain,
+    "graded": _graded,
+    "stripes": _stripes,
+    "dots": _dots,
+    "noise": _noise,
+    "paper": _noise,
+    "landscape": _landscape,
+}

@@ -8,12 +8,13 @@ from collections import Counter
 from dataclasses import dataclass
 
 from .relations import relation
-from .scene import Item, Scene, place
+from .scene import Background, Item, Scene, place
 from .things import THINGS
 from .vocabulary import COUNTS
 
 LONG_WORDINGS = 4
 SHORT_WORDINGS = 3
+_PREPOSITIONS = {"left": "on", "right": "on", "top": "at", "bottom": "at"}
 
 
 @dataclass(frozen=True)
@@ -33,7 +34,7 @@ class Description:
     """All that a caption may say about a picture, in the order in which it is said."""
 
     groups: tuple[Group, ...]
-    background: str
+    background: Background
     relation: tuple[int, str, int] | None = None  # group, "to the left of", group
 
 
@@ -52,13 +53,13 @@ def describe(scene: Scene, rng: random.Random) -> Description:
     listed = list(members.values())
     told = ((a, relation(scene, listed[a][0], listed[b][0]), b) for a, b in pairs)
     found = next(((a, words, b) for a, words, b in told if words), None)
-    return Description(groups, scene.background.phrase, found)
+    return Description(groups, scene.background, found)
 
 
 def short_caption(description: Description, wording: int) -> str:
     """One sentence with kinds, colours and numbers."""
     said = _join([phrase(group, size=False) for group in description.groups])
-    return _sentence(("{}", "a picture of {}", "{} on {background}")[wording], said, description)
+    return _sentence(("{}", "a picture of {}", "{} {where}")[wording], said, description)
 
 
 def long_caption(description: Description, wording: int) -> str:
@@ -67,10 +68,10 @@ def long_caption(description: Description, wording: int) -> str:
     if wording == 0:
         said = [_standing(group) for group in groups]
         told = " ".join(_capital(sentence) + "." for sentence in said)
-        return f"{told} The picture has {description.background}." if "background" in description.background else f"{told} It is {description.background}."  # fmt: skip
+        return f"{told} {description.background.sentence}"
     said = _join([phrase(group) + _where(group) for group in groups])
     caption = _sentence(
-        ("", "on {background} there {be} {}", "the picture shows {} on {background}", "there {be} {}")[wording],
+        ("", "{where} there {be} {}", "the picture shows {} {where}", "there {be} {}")[wording],
         said, description,
     )  # fmt: skip
     if description.relation and wording != 1:
@@ -128,7 +129,7 @@ def plural(name: str) -> str:
 
 def at(where: str) -> str:
     """A place with its preposition."""
-    return {"left": "on the left", "right": "on the right", "top": "at the top", "bottom": "at the bottom"}.get(where, f"in the {where}")  # fmt: skip
+    return f"{_PREPOSITIONS.get(where, 'in')} the {where}"
 
 
 def _where(group: Group) -> str:
@@ -147,9 +148,8 @@ def _standing(group: Group) -> str:
 
 def _sentence(frame: str, said: str, description: Description) -> str:
     plural_first = description.groups[0].number > 1
-    background = description.background
-    frame = frame if "background" in background else frame.replace("on {background}", "in {background}").replace("in a sandy", "on a sandy")  # fmt: skip
-    return _capital(frame.format(said, background=background, be="are" if plural_first else "is")) + "."
+    told = frame.format(said, where=description.background.where, be="are" if plural_first else "is")
+    return _capital(told) + "."
 
 
 def _join(parts: list[str]) -> str:

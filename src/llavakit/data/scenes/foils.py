@@ -6,6 +6,7 @@ from dataclasses import replace
 
 from .captions import Description, Group
 from .relations import OPPOSITE
+from .split import held_out_shape, held_out_word
 from .things import SETTINGS, THINGS, also
 from .vocabulary import COLORS, INKS, PLACES, SHAPES, SIZES
 
@@ -34,11 +35,18 @@ def _change_group(description: Description, rng: random.Random) -> Description |
     k = rng.randrange(len(description.groups))
     group = description.groups[k]
     changed = rng.choice((_color, _name, _name, _number, _place, _size))(group, rng)
-    if changed is None or any(
-        (changed.name, changed.color) == (g.name, g.color) for g in description.groups if g is not group
+    if (
+        changed is None
+        or _held_out(changed)
+        or any((changed.name, changed.color) == (g.name, g.color) for g in description.groups if g is not group)
     ):
         return None
     return replace(description, groups=(*description.groups[:k], changed, *description.groups[k + 1 :]))
+
+
+def _held_out(group: Group) -> bool:
+    """What training never shows it does not call false either."""
+    return held_out_shape(group.color, group.name) or (group.kind in ("word", "number") and held_out_word(group.name))
 
 
 def _color(group: Group, rng: random.Random) -> Group | None:
@@ -57,17 +65,18 @@ def _name(group: Group, rng: random.Random) -> Group:
         return replace(
             group, name=rng.choice([n for n in names if n != group.name and not also(group.name, n)]), color=None
         )
-    return replace(group, name=_letters(group, rng))
+    return replace(group, name=misspelled(group.name, rng))
 
 
-def _letters(group: Group, rng: random.Random) -> str:
-    """The same letters but for one of them, or two of them in the other order."""
-    letters, k = list(group.name), rng.randrange(len(group.name))
-    if k and rng.random() < 0.25:
-        letters[k - 1], letters[k] = letters[k], letters[k - 1]
+def misspelled(letters: str, rng: random.Random) -> str:
+    """The same letters or digits but for one of them, or two of them in the other order."""
+    changed, k = list(letters), rng.randrange(len(letters))
+    if k and rng.random() < 0.25 and changed[k - 1] != changed[k]:
+        changed[k - 1], changed[k] = changed[k], changed[k - 1]
     else:
-        letters[k] = rng.choice("123456789" if group.kind == "number" else "ABCDEFGHIJKLMNOPQRSTUVWXYZ")
-    return "".join(letters)
+        alphabet = "123456789" if letters.isdigit() else "ABCDEFGHIJKLMNOPQRSTUVWXYZ"
+        changed[k] = rng.choice([other for other in alphabet if other != letters[k]])
+    return "".join(changed)
 
 
 def _number(group: Group, rng: random.Random) -> Group | None:
@@ -93,6 +102,8 @@ def _swap_colors(description: Description, rng: random.Random) -> Description | 
         return None
     a, b = rng.sample(shapes, 2)
     groups[a], groups[b] = replace(groups[a], color=groups[b].color), replace(groups[b], color=groups[a].color)
+    if _held_out(groups[a]) or _held_out(groups[b]):
+        return None
     if {(g.name, g.color) for g in groups} == {(g.name, g.color) for g in description.groups}:
         return None
     return replace(description, groups=tuple(groups))

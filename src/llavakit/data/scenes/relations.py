@@ -30,7 +30,7 @@ def stands(scene: Scene, one: Item, words: str, other: Item) -> bool | None:
         return False if across > 2 * _APART * scene.long_side and abs(along) < 0.02 * scene.long_side else None
     if (along < 0) != before:
         return False
-    return True if across < 2 * abs(along) else None
+    return True if across < 1.5 * abs(along) else None
 
 
 def larger(one: Item, other: Item) -> bool | None:

@@ -77,8 +77,8 @@ def _shape(wish: Wish, long: int, background: Background, rng: random.Random) ->
     if min(w, h) < 0.085 * long:
         return None
     stroke = rng.uniform(0.06, 0.13) if style == "hollow" else rng.uniform(0.035, 0.07)
-    return Item("shape", wish.name, wish.color, wish.size, (0, 0, w, h), rgb, style, edge, max(stroke, 0.022 * long / length),
-                angle, wobble=wobble, grain=grain)  # fmt: skip
+    return Item("shape", wish.name, wish.color, wish.size, (0, 0, w, h), rgb, style, edge,
+                max(stroke, 0.022 * long / length), angle, wobble=wobble, grain=grain)  # fmt: skip
 
 
 def _thing(wish: Wish, long: int, background: Background, rng: random.Random) -> Item | None:
@@ -114,8 +114,10 @@ def _written(
         return None
     tall = min(max(rng.uniform(0.092, most), rng.uniform(0.092, most)), 0.5 * height / long) * long
     style = "sign" if board else "plain"
-    return Item(wish.kind, wish.name, ink, None, (0, 0, across * tall, room * tall), rgb, style, board or (0, 0, 0),
-                angle=rng.choice((0.0, 0.0, 0.0, rng.uniform(-7, 7))), font=name, grain=rng.getrandbits(16))  # fmt: skip
+    box = (0, 0, across * tall, room * tall)
+    angle = rng.choice((0.0, 0.0, 0.0, rng.uniform(-7, 7)))
+    rng.getrandbits(16)  # spent in vain: without it every lettered picture made so far would come out otherwise
+    return Item(wish.kind, wish.name, ink, None, box, rgb, style, board or (0, 0, 0), angle=angle, font=name)
 
 
 def _visible(rgb: RGB, background: Background, ease: float = 0.0) -> bool:

@@ -22,9 +22,19 @@ class Background:
     def phrase(self) -> str:
         """The background as a noun phrase."""
         if self.kind == "landscape":
-            return LANDSCAPES[self.name][1]
+            return LANDSCAPES[self.name][2]
         texture = {"stripes": "striped ", "dots": "dotted "}.get(self.kind, "")
         return f"{'an' if (texture or self.name)[0] in 'aeiou' else 'a'} {texture}{self.name} background"
+
+    @property
+    def where(self) -> str:
+        """The background as the place in which everything is."""
+        return f"{LANDSCAPES[self.name][1] if self.kind == 'landscape' else 'on'} {self.phrase}"
+
+    @property
+    def sentence(self) -> str:
+        """The background as a sentence of its own."""
+        return f"The {'place is' if self.kind == 'landscape' else 'picture has'} {self.phrase}."
 
 
 @dataclass(frozen=True)

@@ -60,7 +60,8 @@ def _heart(rng: random.Random) -> list[tuple[float, float]]:
     turns = [k * math.pi / 24 for k in range(48)]
     if rng.random() < 0.6:
         wide = rng.uniform(0.9, 1.1)
-        return [(wide * 16 * math.sin(t) ** 3, -(13 * math.cos(t) - 5 * math.cos(2 * t) - 2 * math.cos(3 * t) - math.cos(4 * t))) for t in turns]  # fmt: skip
+        heights = [13 * math.cos(t) - 5 * math.cos(2 * t) - 2 * math.cos(3 * t) - math.cos(4 * t) for t in turns]
+        return [(wide * 16 * math.sin(t) ** 3, -y) for t, y in zip(turns, heights, strict=True)]
     lobes = [k * math.pi / 14 for k in range(15)]  # two half circles over a point
     left = [(-0.5 - 0.5 * math.cos(t), -0.5 * math.sin(t)) for t in lobes]
     right = [(0.5 - 0.5 * math.cos(t), -0.5 * math.sin(t)) for t in lobes]

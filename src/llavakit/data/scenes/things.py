@@ -224,23 +224,32 @@ _TABLE = {
 _PLURALS = {
     "mouse": "mice", "sheep": "sheep", "fish": "fish", "leaf": "leaves", "knife": "knives", "foot": "feet",
     "tooth": "teeth", "bread": "loaves of bread", "corn": "ears of corn", "broccoli": "pieces of broccoli",
-    "cheese": "pieces of cheese", "popcorn": "boxes of popcorn",
+    "cheese": "pieces of cheese", "popcorn": "boxes of popcorn", "tomato": "tomatoes", "snowman": "snowmen",
+    "volcano": "volcanoes", "strawberry": "strawberries", "butterfly": "butterflies", "trophy": "trophies",
 }  # fmt: skip
 _SINGULARS = {
     "bread": "a loaf of bread", "corn": "an ear of corn", "broccoli": "a piece of broccoli",
     "cheese": "a piece of cheese", "popcorn": "a box of popcorn", "unicorn": "a unicorn",
 }  # fmt: skip
 
-# What else a thing may rightly be called: such a name is never asked about as though it were absent.
+# What else a thing or a shape may be called, or has in it: such a name is never asked about as though it were absent.
 _ALSO = {
     "rose": {"flower"}, "sunflower": {"flower"}, "tulip": {"flower"}, "palm tree": {"tree"}, "panda": {"bear"},
-    "koala": {"bear"}, "boot": {"shoe"}, "sailboat": {"ship"}, "ship": {"sailboat"}, "ambulance": {"car", "truck"},
-    "car": {"truck"}, "truck": {"car"}, "bus": {"car"}, "tractor": {"car"}, "shark": {"fish"}, "whale": {"fish"},
-    "dolphin": {"fish", "shark"}, "dress": {"shirt"}, "coat": {"shirt"}, "crown": {"hat"}, "clover": {"leaf"},
-    "broccoli": {"tree"}, "cactus": {"tree"}, "tree": {"leaf"}, "volcano": {"mountain"}, "tent": {"house"},
-    "castle": {"house"}, "camera": {"phone"}, "computer": {"television"}, "lion": {"cat"}, "tiger": {"cat"},
-    "fox": {"dog"}, "violin": {"guitar"}, "axe": {"hammer"}, "airplane": {"rocket"}, "sun": {"sunflower"},
-    "fire": {"candle"}, "candle": {"fire"},
+    "koala": {"bear"}, "boot": {"shoe"}, "sailboat": {"ship"}, "ambulance": {"car", "truck"}, "car": {"truck"},
+    "bus": {"car", "truck"}, "tractor": {"car", "truck"}, "shark": {"fish"}, "whale": {"fish", "dolphin"},
+    "dolphin": {"fish", "shark"}, "dress": {"shirt"}, "coat": {"shirt"}, "crown": {"hat"}, "clover": {"leaf", "flower"},
+    "broccoli": {"tree"}, "tree": {"leaf"}, "volcano": {"mountain", "fire"}, "tent": {"house"}, "castle": {"house"},
+    "camera": {"phone"}, "computer": {"television", "phone"}, "lion": {"cat"}, "tiger": {"cat"}, "fox": {"dog"},
+    "violin": {"guitar"}, "axe": {"hammer"}, "sun": {"sunflower"}, "candle": {"fire"}, "house": {"tree", "door"},
+    "snowman": {"hat", "carrot"}, "cake": {"candle", "strawberry"}, "hamburger": {"bread", "cheese", "tomato"},
+    "pizza": {"cheese"}, "hot dog": {"bread"}, "croissant": {"bread"}, "trophy": {"cup"}, "saxophone": {"trumpet"},
+    "donut": {"cookie", "circle"}, "target": {"arrow", "circle"}, "kite": {"diamond"}, "ring": {"circle", "oval"},
+    "door": {"rectangle"}, "book": {"rectangle"}, "envelope": {"rectangle"}, "ruler": {"rectangle"},
+    "phone": {"rectangle"}, "basketball": {"circle", "soccer ball"}, "soccer ball": {"circle", "football"},
+    "globe": {"circle"}, "cookie": {"circle"}, "clock": {"circle"}, "coconut": {"circle"}, "egg": {"oval"},
+    "football": {"oval"}, "square": {"rectangle", "diamond"}, "circle": {"oval"}, "mushroom": {"house"},
+    "scooter": {"bicycle"}, "motorcycle": {"bicycle"}, "key": {"lock"}, "ghost": {"skull"},
+    "flashlight": {"light bulb"},
 }  # fmt: skip
 
 PALE = {
@@ -256,6 +265,7 @@ DARK = {
 FLIES = {
     "owl", "duck", "parrot", "flamingo", "bat", "butterfly", "bee", "ladybug", "airplane", "helicopter", "rocket",
 }  # fmt: skip
+FOOD = ("fruit", "vegetable", "food")  # the categories of what can be eaten
 SWIMS = {"fish", "shark", "whale", "dolphin", "octopus"}
 
 # Things that usually stand together; a question about an absent thing is drawn from here first.
@@ -319,5 +329,5 @@ CATEGORIES = tuple(_TABLE)
 
 
 def also(one: str, other: str) -> bool:
-    """Whether somebody might rightly give either of two things the name of the other."""
+    """Whether somebody might give one of two things or shapes the name of the other, or find it in it."""
     return other in _ALSO.get(one, ()) or one in _ALSO.get(other, ())

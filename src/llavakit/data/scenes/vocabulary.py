@@ -47,11 +47,11 @@ _PALETTES: dict[str, tuple[str, ...]] = {
 }
 
 # a simple landscape: its colours from the top down, and how it is spoken of
-LANDSCAPES: dict[str, tuple[tuple[str, ...], str]] = {
-    "meadow": (("9fd3f7", "cfeafc", "7cc06a", "5faa4e"), "a green meadow under a blue sky"),
-    "beach": (("a8daf5", "d6effc", "f3deac", "e9cf92"), "a sandy beach under a blue sky"),
-    "night": (("0a1030", "1b2550", "10241c", "0a1812"), "a dark night"),
-    "snow": (("c9dcec", "e2edf5", "f6f9fc", "ffffff"), "a snowy field"),
+LANDSCAPES: dict[str, tuple[tuple[str, ...], str, str]] = {
+    "meadow": (("9fd3f7", "cfeafc", "7cc06a", "5faa4e"), "in", "a green meadow under a blue sky"),
+    "beach": (("a8daf5", "d6effc", "f3deac", "e9cf92"), "on", "a sandy beach under a blue sky"),
+    "night": (("0a1030", "1b2550", "10241c", "0a1812"), "in", "a dark night"),
+    "snow": (("c9dcec", "e2edf5", "f6f9fc", "ffffff"), "in", "a snowy field"),
 }
 
 # name of a background: how likely it is, and its shades

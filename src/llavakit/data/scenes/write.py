@@ -2,20 +2,15 @@
 
 import json
 import os
-import random
 from collections.abc import Iterator
 from functools import partial
 from multiprocessing import get_context
 from pathlib import Path
-from typing import Literal
 
 from .draw import draw
-from .records import caption_record
-from .sample import sample_scene
+from .records import SampleKind, sample_record
 from .scene import Scene
 from .split import Split
-
-SampleKind = Literal["captions"]
 
 
 def write_scenes(
@@ -52,12 +47,10 @@ def _map(one: partial[str], indices: range, workers: int) -> Iterator[str]:
 
 
 def _write_one(out: Path, seed: int, split: Split, kind: SampleKind, index: int) -> str:
-    """Draw a picture unless it is there, and give its record as a line of JSON."""
-    name = f"{split}-s{seed}-{index:08d}"
-    scene = sample_scene(seed, index, split)
-    image = f"images/{index // 1000:03d}/{name}.{scene.file_format}"
-    _save(scene, out / image)
-    record = caption_record(scene, name, image, random.Random(f"{kind}/{name}"))
+    """Draw a picture, where there is one and it is not there yet, and give the record as a line of JSON."""
+    record, scene = sample_record(kind, seed, index, split)
+    if scene is not None:
+        _save(scene, out / record["image"])
     return json.dumps(record, ensure_ascii=False)
 
 

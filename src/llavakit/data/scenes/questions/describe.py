@@ -1,0 +1,49 @@
+"""Say what there is, in a sentence or in detail; and do not be led to speak of what is not there."""
+
+from ..captions import LONG_WORDINGS, SHORT_WORDINGS, describe, long_caption, phrase, short_caption
+from ..scene import Scene
+from .asked import Asked, Voice
+from .existence import bare
+from .refer import absent, absent_colored
+
+ONE_SENTENCE = "Provide a one-sentence caption for the provided image."
+_LIST = (
+    "What do you see?", "What is in the picture?", "What things are in the picture?", "What can you see?",
+    "What is in this image?", "List the things in the picture.", "What does the picture show?",
+)  # fmt: skip
+_DETAIL = (
+    "Describe the picture in detail.", "Describe the picture.", "Describe the image.", "Tell me about the picture.",
+    "Please describe everything you see.", "What is going on in this picture? Describe it in detail.",
+)  # fmt: skip
+_DETAIL_HELD_OUT = ("Give me a full description of this picture.", "Explain everything that has been drawn here.")
+_ABSENT = ("What color is the {n}?", "Where is the {n}?", "How big is the {n}?", "What is next to the {n}?",
+           "Which color does the {n} have?", "What is to the left of the {n}?")  # fmt: skip
+
+
+def caption(scene: Scene, voice: Voice) -> Asked:
+    """All things in one sentence, either as a caption or as an answer to "What do you see?"."""
+    description = describe(scene, voice.rng)
+    names = [item.name for item in scene.items]
+    if voice.rng.random() < 0.5:
+        text = short_caption(description, voice.rng.randrange(SHORT_WORDINGS))
+        return Asked("caption", ONE_SENTENCE, names, text, brief=False)
+    parts = [phrase(group, size=False) for group in description.groups]
+    said = parts[0] if len(parts) == 1 else ", ".join(parts[:-1]) + " and " + parts[-1]
+    question = voice.ask(_LIST, ("Which things can be seen in this picture?", "Name all the things you can see."))
+    return Asked("caption", question, names, f"I see {said}.", brief=False)
+
+
+def detail(scene: Scene, voice: Voice) -> Asked:
+    """Sizes, places, a relation, the background."""
+    text = long_caption(describe(scene, voice.rng), voice.rng.randrange(LONG_WORDINGS))
+    names = [item.name for item in scene.items]
+    return Asked("detail", voice.ask(_DETAIL, _DETAIL_HELD_OUT), names, text, brief=False)
+
+
+def absent_(scene: Scene, voice: Voice) -> Asked | None:
+    """A question that takes for granted what is not there; the answer says so."""
+    pair = absent_colored(scene, voice.rng) if voice.rng.random() < 0.35 else None
+    name = f"{pair[0]} {pair[1]}" if pair else bare(absent(scene, voice.rng))
+    wordings = _ABSENT[1:4] + _ABSENT[5:] if pair else _ABSENT
+    question = voice.ask(wordings, ("Could you say where the {n} stands?",), n=name)
+    return Asked("absent", question, "none", f"There is no {name} in the picture.", brief=False)
