@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import io
 import json
+import os
+import threading
 import warnings
 from pathlib import Path
 from typing import Any
@@ -17,6 +19,8 @@ from safetensors.numpy import load_file
 
 from llavakit.config import VisionConfig
 from llavakit.processing import ImageError, open_image, preprocess
+
+LAW = settings(max_examples=40, deadline=None)  # no timed assertions
 
 SEED = np.random.default_rng(3)
 
@@ -90,7 +94,7 @@ def test_square_equals_the_clip_processor(size: tuple[int, int]) -> None:
 @given(
     width=st.integers(1, 200), height=st.integers(1, 200), size=st.sampled_from([14, 56, 96]), strip=st.integers(0, 12)
 )
-@settings(max_examples=60)
+@LAW
 def test_pad_equals_the_padded_square(width: int, height: int, size: int, strip: int) -> None:
     """The way without the square gives the bytes of the way with it, in strips of any height."""
     from llavakit.processing import image as room
@@ -312,6 +316,13 @@ def test_the_callers_picture_is_left_alone() -> None:
         (b"%PDF-1.7 ...", "a PDF document"),
         (b"\x00\x00\x00\x18ftypheic\x00\x00\x00\x00", "a HEIC photo; export it as JPEG"),
         (b"\x00\x00\x00\x18ftypisom\x00\x00\x00\x00", "a video"),
+        (b"%!PS-Adobe-3.0 EPSF-3.0", "a PostScript document"),
+        (b"\x89PNG\r\n\x1a\n\x00\x00", "a damaged PNG picture"),
+        (b"\xff\xd8\xff\x00", "a damaged JPEG picture"),
+        (b"GIF89a", "a damaged GIF picture"),
+        (b"RIFF\x00\x00\x00\x00WEBP", "a damaged WebP picture|is broken"),
+        (b"II*\x00\x00\x00\x00\x00", "a damaged TIFF picture or a camera's raw file"),
+        (b"\x00\x00\x00\x18ftypavif\x00\x00\x00\x00", "a damaged AVIF picture"),
         (b"PK\x03\x04zip", "a zip archive"),
         (b"\x1f\x8b\x08\x00", "a compressed archive"),
         (b"version https://git-lfs.github.com/spec/v1\noid", "Git LFS pointer"),
@@ -339,6 +350,16 @@ def test_paths_without_a_picture(tmp_path: Path) -> None:
         open_image("a\0b.png")
 
 
+def test_a_pipe_is_a_file_too(tmp_path: Path) -> None:
+    pipe = tmp_path / "pipe"
+    os.mkfifo(pipe)
+    data = encoded(Image.new("RGB", (3, 2)))
+    writer = threading.Thread(target=pipe.write_bytes, args=(data,))
+    writer.start()
+    assert open_image(pipe).size == (3, 2)
+    writer.join()
+
+
 @pytest.mark.parametrize("kind", ["PNG", "JPEG", "GIF", "WEBP", "TIFF", "BMP"])
 def test_a_file_that_was_cut_off(kind: str) -> None:
     data = encoded(Image.fromarray(noise(64, 64)), kind)
@@ -348,7 +369,7 @@ def test_a_file_that_was_cut_off(kind: str) -> None:
 
 @pytest.mark.parametrize("kind", ["PNG", "JPEG", "GIF", "WEBP", "TIFF", "BMP", "PPM", "TGA", "ICO"])
 @given(data=st.data())
-@settings(max_examples=25, deadline=None)
+@LAW
 def test_a_broken_file_is_a_picture_or_a_sentence(kind: str, data: st.DataObject) -> None:
     good = bytearray(BROKEN[kind])
     for _ in range(data.draw(st.integers(1, 6))):

@@ -9,12 +9,14 @@ from typing import Any
 
 import pytest
 import torch
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
 
 from llavakit.config import LanguageConfig, LlavaConfig, SpecialTokens, VisionConfig
 from llavakit.processing import Conversation, Processor, TextSegment, Tokenizer, render, train_tokenizer
+
+LAW = settings(max_examples=40, deadline=None)  # no timed assertions
 
 PIXEL = Image.new("RGB", (3, 2), "red")
 TOKENIZER = train_tokenizer(["USER: what is it? ASSISTANT: It is a red circle.", " ASSISTANT: 1 2 3 <image>"] * 9, 300)
@@ -126,6 +128,7 @@ WORDS = st.text(max_size=10) | st.sampled_from(["<image>", "</s>", "<s>", " ASSI
 
 
 @given(turns=st.lists(st.tuples(st.integers(0, 2), WORDS, WORDS), min_size=1, max_size=4))
+@LAW
 def test_targets_cover_the_answers_and_the_end_tokens(turns: list[tuple[int, str, str]]) -> None:
     conversation = Conversation()
     for num_pictures, question, answer in turns:

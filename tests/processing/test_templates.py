@@ -6,7 +6,7 @@ import json
 from pathlib import Path
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
 
@@ -20,6 +20,8 @@ from llavakit.processing import (
     find_template,
     render,
 )
+
+LAW = settings(max_examples=40, deadline=None)  # no timed assertions
 
 PIXEL = Image.new("RGB", (1, 1))
 SPELT = {"bos": "<s>", "eos": "</s>"}
@@ -128,6 +130,7 @@ def conversations(draw: st.DrawFn, template: str) -> Conversation:
 
 @pytest.mark.parametrize("name", sorted(TEMPLATES))
 @given(data=st.data())
+@LAW
 def test_targets_are_the_words_of_the_assistant_and_the_end(name: str, data: st.DataObject) -> None:
     template = TEMPLATES[name]
     conversation = data.draw(conversations(name))

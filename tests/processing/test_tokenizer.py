@@ -9,11 +9,13 @@ from pathlib import Path
 
 import pytest
 import tokenizers
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from llavakit.config import SpecialTokens
 from llavakit.processing import Tokenizer, TokenizerError, train_tokenizer
+
+LAW = settings(max_examples=40, deadline=None)  # no timed assertions
 
 CORPUS = [
     "The quick brown fox jumps over the lazy dog.",
@@ -110,6 +112,7 @@ TEXTS = st.lists(st.sampled_from(SPELLINGS) | st.text(max_size=4), max_size=8).m
 
 @pytest.mark.parametrize("kind", KINDS)
 @given(text=TEXTS, after=st.sampled_from(["start", "special", "text"]))
+@LAW
 def test_text_never_becomes_a_special_token(kind: str, text: str, after: str) -> None:
     tokenizer = TOKENIZERS[kind]
     ids = tokenizer.tokenize(text, after=after)  # type: ignore[arg-type]
@@ -120,6 +123,7 @@ def test_text_never_becomes_a_special_token(kind: str, text: str, after: str) ->
 
 @pytest.mark.parametrize("kind", KINDS)
 @given(text=TEXTS)
+@LAW
 def test_text_survives_the_way_there_and_back(kind: str, text: str) -> None:
     if kind != "trained":
         text = text.replace("\u2581", "-")  # SentencePiece cannot tell it from a space
@@ -131,6 +135,7 @@ def test_text_survives_the_way_there_and_back(kind: str, text: str) -> None:
 
 @pytest.mark.parametrize("kind", KINDS)
 @given(data=st.data(), skip_special=st.booleans())
+@LAW
 def test_streamed_pieces_join_to_the_text(kind: str, data: st.DataObject, skip_special: bool) -> None:
     tokenizer = TOKENIZERS[kind]
     ids = data.draw(st.lists(st.integers(0, tokenizer.size + 2), max_size=20))
@@ -141,6 +146,7 @@ def test_streamed_pieces_join_to_the_text(kind: str, data: st.DataObject, skip_s
 
 @pytest.mark.parametrize("kind", KINDS)
 @given(text=st.text(max_size=12))
+@LAW
 def test_a_stream_gives_each_character_as_soon_as_it_is_whole(kind: str, text: str) -> None:
     tokenizer = TOKENIZERS[kind]
     stream = tokenizer.stream()
@@ -155,6 +161,7 @@ def test_a_stream_gives_each_character_as_soon_as_it_is_whole(kind: str, text: s
 
 
 @given(data=st.data())
+@LAW
 def test_detokenizing_bytes_equals_the_library(data: st.DataObject) -> None:
     """Any ids, broken UTF-8 included: U+FFFD stands where the library puts it."""
     tokenizer = TOKENIZERS["trained"]
@@ -164,6 +171,7 @@ def test_detokenizing_bytes_equals_the_library(data: st.DataObject) -> None:
 
 @pytest.mark.parametrize("kind", ["legacy", "metaspace"])
 @given(text=TEXTS)
+@LAW
 def test_detokenizing_sentencepiece_equals_the_library(kind: str, text: str) -> None:
     tokenizer = TOKENIZERS[kind]
     ids = tokenizer.tokenize(text)
@@ -172,6 +180,7 @@ def test_detokenizing_sentencepiece_equals_the_library(kind: str, text: str) -> 
 
 @pytest.mark.parametrize("kind", KINDS)
 @given(text=st.text(alphabet="ath edu.\n你", max_size=12))
+@LAW
 def test_tokenizing_equals_the_library_where_nothing_special_is_spelt(kind: str, text: str) -> None:
     assert TOKENIZERS[kind].tokenize(text) == library(kind).encode(text, add_special_tokens=False).ids
 

@@ -21,13 +21,26 @@ _STRIP_PIXELS = 1 << 22  # of a padded square held at once
 _ORIENTATION = 0x0112
 _WHITE = (255, 255, 255)
 
+# Pictures of these kinds are read. Others that Pillow knows are documents or have no use here; EPS starts a program.
+# fmt: off
+_KINDS = ("AVIF", "BMP", "DIB", "GIF", "ICNS", "ICO", "JPEG", "JPEG2000", "MPO", "PCX", "PNG", "PPM", "QOI", "SGI",
+          "TGA", "TIFF", "WEBP")
+# fmt: on
+
 # What people mistake for a picture: the first bytes, and what to call it.
 _LOOK_ALIKES = (
     (re.compile(rb"\s*<(!doctype\s+html|html)", re.I), "a web page"),
     (re.compile(rb"\s*(<\?xml.*)?<svg", re.I | re.S), "an SVG drawing, which has no pixels; export it as PNG"),
     (re.compile(rb"%PDF"), "a PDF document"),
-    (re.compile(rb"....ftyp(hei|mif|msf)", re.S), "a HEIC photo; export it as JPEG"),
-    (re.compile(rb"....ftyp", re.S), "a video"),
+    (re.compile(rb"%!PS"), "a PostScript document"),
+    (re.compile(rb"....ftyp(hei|hev|mif|msf)", re.S), "a HEIC photo; export it as JPEG"),
+    (re.compile(rb"....ftypavi", re.S), "a damaged AVIF picture"),
+    (re.compile(rb"....ftyp|\x1a\x45\xdf\xa3", re.S), "a video"),
+    (re.compile(rb"\x89PNG"), "a damaged PNG picture"),
+    (re.compile(rb"\xff\xd8\xff"), "a damaged JPEG picture"),
+    (re.compile(rb"GIF8"), "a damaged GIF picture"),
+    (re.compile(rb"RIFF....WEBP", re.S), "a damaged WebP picture"),
+    (re.compile(rb"II\*\0|MM\0\*"), "a damaged TIFF picture or a camera's raw file; export it as JPEG"),
     (re.compile(rb"PK\x03\x04"), "a zip archive or an office document"),
     (re.compile(rb"\x1f\x8b|BZh|7z\xbc\xaf|\xfd7zXZ"), "a compressed archive"),
     (re.compile(rb"version https://git-lfs"), "a Git LFS pointer; run git lfs pull"),
@@ -48,32 +61,19 @@ def open_image(source: str | Path | bytes | BinaryIO | Image.Image) -> Image.Ima
     if isinstance(source, Image.Image):
         return _finish(source, "The picture")
     if isinstance(source, str | Path):
-        name, stream = f"The picture {str(source)!r}", io.BytesIO(_read(source))
-    else:
-        data = source if isinstance(source, bytes) else source.read()
-        name, stream = "The picture", io.BytesIO(data)
-    head = stream.getvalue()[:256]
-    if not head:
-        raise ImageError(f"{name} is empty: it has no bytes at all.")
-    try:
-        with warnings.catch_warnings():
-            # Pillow warns from half of its limit on and refuses at the limit: we only refuse.
-            warnings.simplefilter("ignore", Image.DecompressionBombWarning)
-            image = Image.open(stream)
-    except UnidentifiedImageError:
-        kind = next((kind for pattern, kind in _LOOK_ALIKES if pattern.match(head)), None)
-        guess = f": it looks like {kind}." if kind else ", or of a kind that is not known here."
-        raise ImageError(f"{name} is not an image{guess}") from None
-    except Image.DecompressionBombError as error:
-        raise ImageError(f"{name} is too large: {_bomb(error)}") from None
-    except Exception as error:  # decoders of foreign bytes fail in every way there is
-        raise ImageError(f"{name} is broken: {error}.") from error
-    return _finish(image, name)
+        with _file(source) as file:
+            return _decode(file, f"The picture {str(source)!r}")
+    return _decode(io.BytesIO(source if isinstance(source, bytes) else source.read()), "The picture")
 
 
-def _read(path: str | Path) -> bytes:
+def _file(path: str | Path) -> BinaryIO:
+    """The file to read from; a pipe, which can be read only once, is read whole."""
     try:
-        return Path(path).read_bytes()
+        file = Path(path).open("rb")  # noqa: SIM115 - the caller closes it
+        if file.seekable():
+            return file
+        with file:
+            return io.BytesIO(file.read())
     except FileNotFoundError:
         if str(path).startswith(("http://", "https://")):
             raise ImageError(f"The picture {str(path)!r} is a web address; download it and give the file.") from None
@@ -83,6 +83,33 @@ def _read(path: str | Path) -> bytes:
     except (OSError, ValueError) as error:
         reason = error.strerror if isinstance(error, OSError) else error
         raise ImageError(f"The picture {str(path)!r} cannot be read: {reason}.") from None
+
+
+def _decode(stream: BinaryIO, name: str) -> Image.Image:
+    head = stream.read(256)
+    if not head:
+        raise ImageError(f"{name} is empty: it has no bytes at all.")
+    try:
+        with warnings.catch_warnings():
+            # Pillow warns from half of its limit on and refuses at the limit: we only refuse.
+            warnings.simplefilter("ignore", Image.DecompressionBombWarning)
+            image = Image.open(stream, formats=_kinds())
+    except UnidentifiedImageError:
+        kind = next((kind for pattern, kind in _LOOK_ALIKES if pattern.match(head)), None)
+        guess = f": it looks like {kind}." if kind else ", or of a kind that is not known here."
+        raise ImageError(f"{name} is not an image{guess}") from None
+    except Image.DecompressionBombError as error:
+        raise ImageError(f"{name} is too large: {_bomb(error)}") from None
+    except Exception as error:  # decoders of foreign bytes fail in every way there is
+        raise ImageError(f"{name} is broken: {str(error).rstrip('.')}.") from error
+    return _finish(image, name)
+
+
+@lru_cache(maxsize=1)
+def _kinds() -> tuple[str, ...]:
+    """Those of our kinds that this build of Pillow has."""
+    Image.init()
+    return tuple(kind for kind in _KINDS if kind in Image.OPEN)
 
 
 def _bomb(error: Image.DecompressionBombError) -> str:
@@ -103,7 +130,7 @@ def _finish(image: Image.Image, name: str) -> Image.Image:
     except Image.DecompressionBombError as error:
         raise ImageError(f"{name} is too large: {_bomb(error)}") from None
     except Exception as error:  # decoders of foreign bytes fail in every way there is
-        reason = "the file is cut off" if "truncated" in str(error) else f"{error}"
+        reason = "the file is cut off" if "truncated" in str(error) else str(error).rstrip(".")
         raise ImageError(f"{name} is broken: {reason}.") from error
 
 
