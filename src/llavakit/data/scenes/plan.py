@@ -30,7 +30,7 @@ class Wish:
 
 def sample_wishes(rng: random.Random, split: Split) -> list[Wish]:
     """One to six wishes of one of the plans below; for the held-out split one of them is held out."""
-    plan = rng.choices((_alone, _counted, _lettered, _mixed, _alike), (14, 23, 17, 34, 12))[0]
+    plan = rng.choices((_alone, _counted, _lettered, _mixed, _alike), (12, 21, 26, 30, 11))[0]
     wishes = plan(rng)
     if split == "heldout":
         wishes = _hold_out(wishes, rng)

@@ -12,7 +12,7 @@ from .scene import Background, Item, Scene
 from .shapes import outline, turn
 from .split import Split, held_out_reasons
 from .things import DARK, PALE, THINGS
-from .vocabulary import INKS, RGB, SIZES, distance, shade, typical
+from .vocabulary import INKS, RGB, SIZES, distance, lightness, shade, typical
 
 _CONTRAST = (26.0, 44.0)  # the least distance, in Lab, of a thing from a light or a dark background
 
@@ -103,9 +103,9 @@ def _written(
     if wish.style == "sign":
         other = rng.choice([c for c in INKS if c != ink])
         board = shade(other, rng)
-        if distance(rgb, board) < 50 or not _visible(board, background, 10):
+        if not _visible(board, background, ease=10):
             return None
-    elif not _visible(rgb, background):
+    if not _legible(rgb, (board,) if board else background.colors):
         return None
     room = 1.35 if board else 1.1
     across = len(wish.name) * LETTER_WIDTHS[name] * 1.04 + room - 1
@@ -116,9 +116,13 @@ def _written(
     style = "sign" if board else "plain"
     box = (0, 0, across * tall, room * tall)
     angle = rng.choice((0.0, 0.0, 0.0, rng.uniform(-7, 7)))
-    rng.getrandbits(16)  # spent in vain: without it every lettered picture made so far would come out otherwise
     return Item(wish.kind, wish.name, ink, None, box, rgb, style, board or (0, 0, 0), angle=angle, font=name)
 
 
 def _visible(rgb: RGB, background: Background, ease: float = 0.0) -> bool:
     return all(distance(rgb, behind) >= _CONTRAST[sum(behind) < 330] - ease for behind in background.colors)
+
+
+def _legible(ink: RGB, behind: tuple[RGB, ...]) -> bool:
+    """Letters need a difference in lightness, not only in colour."""
+    return all(distance(ink, other) >= 40 and abs(lightness(ink) - lightness(other)) >= 26 for other in behind)

@@ -100,6 +100,11 @@ def distance(a: RGB, b: RGB) -> float:
     return sum((x - y) ** 2 for x, y in zip(_lab(a), _lab(b), strict=True)) ** 0.5
 
 
+def lightness(rgb: RGB) -> float:
+    """From 0, black, to 100, white, as it looks."""
+    return _lab(rgb)[0]
+
+
 def _lab(rgb: RGB) -> tuple[float, float, float]:
     r, g, b = ((c / 255 + 0.055) ** 2.4 / 1.1349 if c > 10 else c / 3294.6 for c in rgb)
     x, y, z = (
