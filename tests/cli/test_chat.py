@@ -25,10 +25,10 @@ PARAMS = SamplingParams(max_tokens=6)
 
 @pytest.fixture
 def chat(llava: Callable, model_folder: Path) -> Callable:
-    def run(*lines: str, shown: Path | None = None) -> tuple[list[str], str]:
+    def run(*lines: str, shown: Path | None = None, is_wrong: bool = False) -> tuple[list[str], str]:
         arguments = ["chat", *([shown] if shown else []), "--model", model_folder, "--max-tokens", 6, "--seed", 1]
         done = llava(*arguments, stdin="".join(line + "\n" for line in lines).encode())
-        assert done.code == 0
+        assert done.code == (1 if is_wrong else 0)
         turns = ("\n" + done.out).split("\n> ")
         return [turn.partition("\n")[2].removesuffix("\n") for turn in turns[1:]], done.err
 
@@ -82,14 +82,14 @@ def test_retry_replaces_the_answer(chat: Callable, picture: Path, tmp_path: Path
 def test_save_writes_over_nothing(chat: Callable, picture: Path, tmp_path: Path) -> None:
     held = tmp_path / "held.md"
     held.write_text("mine")
-    answers, notes = chat(FIRST, f"/save {held}", "/save", f"/save {tmp_path}/no/where", shown=picture)
+    answers, notes = chat(FIRST, f"/save {held}", "/save", f"/save {tmp_path}/no/where", shown=picture, is_wrong=True)
     assert held.read_text() == "mine"
     assert str(held) in notes and "/save needs a path" in notes
 
 
 def test_a_mistake_is_told_and_nothing_is_lost(chat: Callable, said: tuple[str, str], picture: Path) -> None:
     mistakes = ["/retry", "/save x", "/imge x", "/image", "/image nowhere.png", "why? " * 300, ""]
-    answers, notes = chat(*mistakes, FIRST, "/image nowhere.png", SECOND, shown=picture)
+    answers, notes = chat(*mistakes, FIRST, "/image nowhere.png", SECOND, shown=picture, is_wrong=True)
     assert [answer for answer in answers if answer] == list(said)
     for told in (
         "no answer yet",

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from typing import Annotated
 
 import typer
@@ -47,3 +48,5 @@ def chat(
     if picture is not None:
         talk.show(picture)
     talk.run()
+    if talk.num_mistakes and not sys.stdin.isatty():
+        raise typer.Exit(1)  # a script cannot read the notes

@@ -34,7 +34,7 @@ class Talk:
     """One conversation about at most one picture, which goes with the first question.
 
     One picture, because that is what LLaVA-1.5 was trained on: another picture begins another conversation.
-    Answers go to standard output, notes to standard error.
+    Answers go to standard output, notes to standard error. `num_mistakes` counts the lines that could not be followed.
     """
 
     def __init__(self, engine: Engine, params: SamplingParams, *, template: str | None, model_name: str) -> None:
@@ -43,6 +43,7 @@ class Talk:
         self._picture_name = ""
         self._said = Conversation()
         self._num_retries = 0
+        self.num_mistakes = 0
         self._notes = Console(stderr=True, highlight=False, soft_wrap=True)
         self._commands: dict[str, Callable[[str], bool | None]] = {
             "/image": self._show_typed,
@@ -80,6 +81,7 @@ class Talk:
                 is_interrupted = self._take(line)
             except (ValueError, OSError) as error:
                 is_interrupted = False
+                self.num_mistakes += 1
                 self._note(str(error), style="red")
 
     def _take(self, line: str) -> bool:
