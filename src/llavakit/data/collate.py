@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -11,6 +12,7 @@ from torch import Tensor
 
 from llavakit.model import Images
 
+ROUND_TO = 8  # few different widths: each new shape makes oneDNN keep another kernel, gigabytes in a long run
 IGNORE = -100  # the label of a token that is not learned
 
 
@@ -75,8 +77,8 @@ class CaptionBatch:
 
 
 def pad_right(rows: Sequence[Sequence[int]], *, value: int) -> Int[Tensor, "rows seq"]:
-    """Rows of ids as one rectangle, filled up with `value`."""
-    width = max(len(row) for row in rows)
+    """Rows of ids as one rectangle, filled up with `value` to a multiple of ROUND_TO."""
+    width = math.ceil(max(len(row) for row in rows) / ROUND_TO) * ROUND_TO
     return torch.tensor([[*row, *[value] * (width - len(row))] for row in rows])
 
 

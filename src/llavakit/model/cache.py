@@ -31,7 +31,10 @@ class KVCache:
         self.length = 0
 
     def extend(
-        self, layer: int, keys: Float[Tensor, "batch kv_heads new head_dim"], values: Float[Tensor, "batch kv_heads new head_dim"]
+        self,
+        layer: int,
+        keys: Float[Tensor, "batch kv_heads new head_dim"],
+        values: Float[Tensor, "batch kv_heads new head_dim"],
     ) -> tuple[Float[Tensor, "batch kv_heads all head_dim"], Float[Tensor, "batch kv_heads all head_dim"]]:
         """Put one layer's new keys and values behind `length`; returns all of that layer's, old and new."""
         end = self.length + keys.shape[2]

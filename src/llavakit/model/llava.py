@@ -54,7 +54,10 @@ class Llava(nn.Module):
 
 
 def merge(
-    embeds: Float[Tensor, "batch seq dim"], *, at: Bool[Tensor, "batch seq"], features: Float[Tensor, "image_tokens dim"]
+    embeds: Float[Tensor, "batch seq dim"],
+    *,
+    at: Bool[Tensor, "batch seq"],
+    features: Float[Tensor, "image_tokens dim"],
 ) -> Float[Tensor, "batch seq dim"]:
     """Write image features over their placeholders, in reading order; raises ValueError if their numbers differ."""
     num_placeholders = int(at.sum())

@@ -47,6 +47,7 @@ def fit(setup: Setup, config: TrainConfig) -> None:
     steps = num_steps(config, len(setup.dataset))
     metrics = Metrics(folder)
     metrics.rewind(start)
+    seconds = metrics.rows[-1].get("seconds", 0.0) if metrics.rows else 0.0
     with _stop_requests() as stop, Progress(config.out, start, steps) as progress:
         for warning in warnings:
             progress.say(warning)
@@ -56,7 +57,9 @@ def fit(setup: Setup, config: TrainConfig) -> None:
             set_rate(optimizers, rate_at(step - 1, steps=steps, warmup=config.warmup, min_rate=config.min_rate))
             row = train_step(setup.model, next(batches), optimizers, config)
             row = {"step": step, **row, "rate": optimizers[0].param_groups[0]["lr"]}
-            row["tokens_per_s"] = row.pop("tokens") / (time.perf_counter() - began)
+            spent = time.perf_counter() - began
+            seconds += spent
+            row |= {"tokens_per_s": row.pop("tokens") / spent, "seconds": round(seconds, 1)}
             progress.show(row)
             if step % config.log_every == 0 or step == steps:
                 metrics.add(row)
