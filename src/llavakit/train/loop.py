@@ -54,9 +54,10 @@ def fit(setup: Setup, config: TrainConfig) -> None:
         batches = _batches(setup, config, start, steps)
         for step in range(start + 1, steps + 1):
             began = time.perf_counter()
-            set_rate(optimizers, rate_at(step - 1, steps=steps, warmup=config.warmup, min_rate=config.min_rate))
+            share = rate_at(step - 1, steps=steps, warmup=config.warmup, min_rate=config.min_rate)
+            set_rate(optimizers, share)
             row = train_step(setup.model, next(batches), optimizers, config)
-            row = {"step": step, **row, "rate": optimizers[0].param_groups[0]["lr"]}
+            row = {"step": step, **row, "rate": config.learning_rate * share}
             spent = time.perf_counter() - began
             seconds += spent
             row |= {"tokens_per_s": row.pop("tokens") / spent, "seconds": round(seconds, 1)}

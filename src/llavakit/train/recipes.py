@@ -26,9 +26,7 @@ POCKET_LANGUAGE = LanguageConfig(
     max_positions=1024,
     tie_embeddings=True,
 )
-POCKET = LlavaConfig(
-    vision=POCKET_VISION, language=POCKET_LANGUAGE, tokens=SpecialTokens(bos=1, eos=2, pad=0, image=3)
-)
+POCKET = LlavaConfig(vision=POCKET_VISION, language=POCKET_LANGUAGE, tokens=SpecialTokens(bos=1, eos=2, pad=0, image=3))
 
 
 def pocket_clip() -> TrainConfig:

@@ -18,6 +18,7 @@ from llavakit.train.pocket import ensure_data
 from llavakit.train.progress import say
 from llavakit.train.recipes import SEQUENCES
 from llavakit.train.setup import WEIGHTS, Setup, prepare
+from llavakit.train.state import checkpoints
 
 MAY_DIFFER = {"device", "precision", "threads", "workers", "save_every", "log_every", "micro_batch"}
 
@@ -52,7 +53,7 @@ def train(config: TrainConfig) -> Path:
 def _claim(folder: Path, config: TrainConfig) -> None:
     """Write the configuration down, or check that it is the one of the run that is there."""
     path, data = folder / "config.yaml", config.model_dump(mode="json")
-    if path.exists():
+    if path.exists() and (checkpoints(folder) or (folder / "model").exists()):
         before = _written(path)
         changed = [key for key in data if data[key] != before[key] and key not in MAY_DIFFER]
         if changed:
