@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import os
-import signal
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Generator
 from typing import Any
 
 from torch.utils.data import DataLoader, Dataset
@@ -17,7 +16,7 @@ AHEAD = 4  # batches that each process keeps ready
 
 def load_batches(
     dataset: Dataset, order: BatchSampler, make: Callable[[list[Any]], Any], *, workers: int
-) -> Iterator[Any]:
+) -> Generator[Any, None, None]:
     """`make` of the samples of each batch, in `order`, however many `workers` prepare them.
 
     Workers share the records by forking, so where a system cannot fork the batches are made here. Raises the
@@ -32,7 +31,7 @@ def load_batches(
         num_workers=workers,
         prefetch_factor=AHEAD if workers else None,
         multiprocessing_context="fork" if workers else None,
-        worker_init_fn=_leave_signals_to_parent,
+        worker_init_fn=_leave_group,
     )
     for made in loader:
         if isinstance(made, DataError):
@@ -57,7 +56,6 @@ def _as_it_is(made: Any) -> Any:
     return made
 
 
-def _leave_signals_to_parent(worker: int) -> None:
+def _leave_group(worker: int) -> None:
     """Ctrl-C and `kill` reach a whole group of processes; the parent still wants the batch of its last step."""
-    for number in (signal.SIGINT, signal.SIGTERM):
-        signal.signal(number, signal.SIG_IGN)
+    os.setpgid(0, 0)

@@ -6,7 +6,7 @@ import contextlib
 import math
 import signal
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Generator, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -48,10 +48,13 @@ def fit(setup: Setup, config: TrainConfig) -> None:
     metrics = Metrics(folder)
     metrics.rewind(start)
     seconds = metrics.rows[-1].get("seconds", 0.0) if metrics.rows else 0.0
-    with _stop_requests() as stop, Progress(config.out, start, steps) as progress:
+    with (
+        _stop_requests() as stop,
+        Progress(config.out, start, steps) as progress,
+        contextlib.closing(_batches(setup, config, start, steps)) as batches,
+    ):
         for warning in warnings:
             progress.say(warning)
-        batches = _batches(setup, config, start, steps)
         for step in range(start + 1, steps + 1):
             began = time.perf_counter()
             share = rate_at(step - 1, steps=steps, warmup=config.warmup, min_rate=config.min_rate)
@@ -126,7 +129,9 @@ def _has_bf16(device: torch.device) -> bool:
     return on_cpu and torch.ops.mkldnn._is_mkldnn_bf16_supported()
 
 
-def _batches(setup: Setup, config: TrainConfig, start: int, stop: int) -> Iterator[list[Batch | CaptionBatch]]:
+def _batches(
+    setup: Setup, config: TrainConfig, start: int, stop: int
+) -> Generator[list[Batch | CaptionBatch], None, None]:
     order = BatchSampler(setup.dataset.lengths, batch_size=config.batch_size, seed=config.seed, start=start, stop=stop)
     micro, collate = config.micro_batch or config.batch_size, STAGES[config.stage].collate
 
