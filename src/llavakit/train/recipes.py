@@ -89,17 +89,18 @@ def pocket_align() -> TrainConfig:
 
 
 def pocket_instruct() -> TrainConfig:
-    """Stage 2: projector and language model, on conversations about pictures."""
+    """Stage 2: projector and language model, and the tower at half their rate, on conversations about pictures."""
     return TrainConfig(
         stage="instruct",
         data=(pocket_data("mixed"),),
         out="runs/pocket-instruct",
         start="runs/pocket-align/model",
-        steps=1500,
+        steps=760,
         batch_size=48,
         max_length=512,
         optimizer="muon",
         learning_rate=1e-3,
+        vision_rate=5e-4,
         weight_decay=0.05,
         betas=(0.9, 0.98),
         save_every=100,
