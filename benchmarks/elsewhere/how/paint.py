@@ -252,14 +252,6 @@ def mt_arrow(h):
     filled(h, "black", "pink", ring(470, 250, 105, 62), 470, 250, 5)
 
 
-def mt_word(h):
-    letters = ([(60, 50), (60, 170)], [(60, 110), (110, 50)], [(62, 108), (112, 172)],  # K
-               [(155, 52), (153, 170)], [(153, 52), (205, 50)], [(153, 110), (196, 112)], [(153, 170), (207, 168)],  # E
-               [(245, 50), (280, 110)], [(318, 50), (280, 110)], [(280, 110), (278, 172)])  # Y  # fmt: skip
-    for line in letters:
-        h.brush("red", 11, line, closed=False, wobble=1.2)
-
-
 def kp_circle_rectangle(h):
     h.pull("ellipse", "black", (30, 25, 170, 165), "yellow", 3)
     h.pull("rectangle", "green", (250, 225, 455, 330))
@@ -309,7 +301,7 @@ PICTURES = {
     "mtpaint-1": (MtPaint, (480, 320), mt_circle_square), "mtpaint-2": (MtPaint, (480, 320), mt_stars),
     "mtpaint-3": (MtPaint, (400, 400), mt_heart), "mtpaint-4": (MtPaint, (500, 360), mt_hi),
     "mtpaint-5": (MtPaint, (460, 360), mt_triangles), "mtpaint-6": (MtPaint, (500, 350), mt_sky),
-    "mtpaint-7": (MtPaint, (640, 480), mt_arrow), "mtpaint-8": (MtPaint, (380, 220), mt_word),
+    "mtpaint-7": (MtPaint, (640, 480), mt_arrow),
     "kolourpaint-1": (KolourPaint, (480, 360), kp_circle_rectangle), "kolourpaint-2": (KolourPaint, (480, 360), kp_dog),
     "kolourpaint-3": (KolourPaint, (480, 320), kp_squares), "kolourpaint-4": (KolourPaint, (480, 360), kp_number),
     "kolourpaint-5": (KolourPaint, (520, 340), kp_milk), "kolourpaint-6": (KolourPaint, (480, 360), kp_heart_cross),
