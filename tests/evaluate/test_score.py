@@ -5,12 +5,13 @@ from __future__ import annotations
 import math
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from llavakit.evaluate.score import NORMAL_95, Score, wilson
 
 
+@settings(deadline=None)
 @given(st.integers(1, 5000).flatmap(lambda n: st.tuples(st.integers(0, n), st.just(n))))
 def test_its_ends_are_as_far_away_as_chance_reaches(counted: tuple[int, int]) -> None:
     """Both ends p solve |share - p| = z sqrt(p (1 - p) / n), which is what defines the interval."""

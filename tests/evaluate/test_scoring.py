@@ -148,7 +148,9 @@ def question(kind: str, text: str, expected: str | tuple[str, ...], reference: s
 @pytest.mark.parametrize(
     ("asked", "given", "is_right"),
     [
-        pytest.param(question(kind, text, expected, right[1]), given, verdict, id=f"{kind}: {given}")
+        pytest.param(
+            question(kind, text, expected, right[min(1, len(right) - 1)]), given, verdict, id=f"{kind}: {given}"
+        )
         for kind, text, expected, right, wrong in CASES
         for given, verdict in [*((answer, True) for answer in right), *((answer, False) for answer in wrong)]
     ],

@@ -10,7 +10,7 @@ from typing import Any
 from llavakit.checkpoint.atomic import atomic_file
 from llavakit.evaluate.forms import FORMS
 from llavakit.evaluate.score import Score
-from llavakit.evaluate.task import Answer, Task
+from llavakit.evaluate.task import Answer, Question, Task
 
 NUM_WRONG = 5  # wrong answers shown of each kind
 Row = dict[str, Any]
@@ -67,12 +67,9 @@ def _row(answers: Iterable[Answer], verdict: Callable[[Answer], bool]) -> Row:
 
 def _wrong(answers: Sequence[Answer], kind: str) -> list[dict[str, Any]]:
     wrong = [answer for answer in answers if answer.question.kind == kind and not answer.grade.is_right]
-    return [
-        {
-            "id": answer.question.id,
-            "question": answer.question.text,
-            "expected": answer.question.expected,
-            "given": answer.given,
-        }
-        for answer in wrong[:NUM_WRONG]
-    ]
+    return [_to_read(answer.question, answer.given) for answer in wrong[:NUM_WRONG]]
+
+
+def _to_read(question: Question, given: str) -> dict[str, Any]:
+    expected = question.expected if isinstance(question.expected, str) else list(question.expected)
+    return {"id": question.id, "question": question.text, "expected": expected, "given": given}

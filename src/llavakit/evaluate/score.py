@@ -38,4 +38,4 @@ def wilson(right: int, n: int) -> tuple[float, float]:
     share, z2 = right / n, NORMAL_95**2
     center = (share + z2 / (2 * n)) / (1 + z2 / n)
     spread = NORMAL_95 / (1 + z2 / n) * math.sqrt(share * (1 - share) / n + z2 / (4 * n * n))
-    return max(0.0, center - spread), min(1.0, center + spread)
+    return center - spread if right else 0.0, center + spread if right < n else 1.0  # there rounding would stray
