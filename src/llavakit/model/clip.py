@@ -52,7 +52,7 @@ class Clip(nn.Module):
         return F.normalize(self.text_projection(last).float(), dim=-1)
 
     def caption(
-        self, states: list[Float[Tensor, "views seq width"]], tokens: Int[Tensor, "views seq"]
+        self, states: list[Float[Tensor, "views places width"]], tokens: Int[Tensor, "views seq"]
     ) -> Float[Tensor, "views seq dim"]:
         """The captioner's hidden states at the caption's tokens, after it has seen the picture's features."""
         features = self.projector(self.vision.select(states))
