@@ -77,7 +77,9 @@ def _scores(name: str, title: str) -> str:
         f"| {r['name']} | {r['target']} | {r['score']:.1f} | {_interval(r)} | {r['n']} |" for r in results["targets"]
     ]
     kinds = [f"| {kind} | {r['score']:.1f} | {_interval(r)} | {r['n']} |" for kind, r in results["kinds"].items()]
-    forms = [f"| {form} | {r['score']:.1f} | {r['kept']['score']:.1f} | {r['n']} |" for form, r in results["forms"].items()]
+    forms = [
+        f"| {form} | {r['score']:.1f} | {r['kept']['score']:.1f} | {r['n']} |" for form, r in results["forms"].items()
+    ]
     if aims:
         lines.append(
             "\n".join(["| aim | % wanted | % reached | 95% interval | questions |", "|---|---|---|---|---|", *aims])

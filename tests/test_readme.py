@@ -10,7 +10,6 @@ from pathlib import Path
 
 import pytest
 
-from llavakit import catalog
 from llavakit.train.recipes import RECIPES, SEQUENCES
 
 ROOT = Path(__file__).parent.parent
@@ -20,12 +19,8 @@ COMMANDS = [line for kind, block in BLOCKS if kind == "sh" for line in block.spl
 TRAINING = [line for line in COMMANDS if line.startswith("llava train")]
 MAKING = [line for line in COMMANDS if line.startswith("make")]
 RUNNING = [line for line in COMMANDS if line not in TRAINING + MAKING]
-needs_pocket = pytest.mark.skipif(
-    not Path(catalog.__file__).with_name("pocket").is_dir(), reason="the pocket model is not there yet"
-)
 
 
-@needs_pocket
 @pytest.mark.parametrize("command", RUNNING)
 def test_commands_run(command: str, tmp_path: Path) -> None:
     (tmp_path / "examples").symlink_to(ROOT / "examples")
@@ -35,12 +30,19 @@ def test_commands_run(command: str, tmp_path: Path) -> None:
     assert done.returncode == 0 and done.stdout.strip(), done.stderr
 
 
-@needs_pocket
 @pytest.mark.parametrize("code", [block for kind, block in BLOCKS if kind == "python"])
 def test_python_runs(code: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
     monkeypatch.chdir(ROOT)
     exec(compile(code, "README.md", "exec"), {})
     assert capsys.readouterr().out.strip()
+
+
+def test_the_conversation_is_the_models_own() -> None:
+    asked = "llava chat examples/drawing.png < examples/questions.txt".replace(
+        "llava", f"{sys.executable} -m llavakit", 1
+    )
+    said = subprocess.run(["bash", "-c", asked], cwd=ROOT, capture_output=True, text=True, check=True).stdout.strip()
+    assert said == next(block for kind, block in BLOCKS if kind == "text").strip()
 
 
 @pytest.mark.parametrize("command", TRAINING)
@@ -65,6 +67,4 @@ def test_the_map_has_a_line_for_every_room() -> None:
 def test_links_lead_somewhere() -> None:
     for page in (README, (ROOT / "docs" / "architecture.md").read_text(), (ROOT / "CONTRIBUTING.md").read_text()):
         for target in re.findall(r"\]\((?!https?:)([^)#]+)\)", page):
-            if target.endswith("walkthrough.md") and not Path(catalog.__file__).with_name("pocket").is_dir():
-                continue  # printed with the pocket model
             assert (ROOT / target).exists() or (ROOT / "docs" / target).exists(), target
