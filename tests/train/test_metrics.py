@@ -58,7 +58,8 @@ def test_one_panel_a_curve(tmp_path: Path) -> None:
 def test_ticks_are_few_and_hold_the_curve(lowest: float, span: float) -> None:
     highest = lowest + span
     values = ticks(lowest, highest)
-    assert values[0] <= lowest + 1e-9 * abs(lowest) and values[-1] >= highest - 1e-9 * abs(highest)
+    rounding = 1e-9 * (abs(lowest) + span)
+    assert values[0] <= lowest + rounding and values[-1] >= highest - rounding
     assert 2 <= len(values) <= 7
 
 
