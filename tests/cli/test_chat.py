@@ -159,7 +159,9 @@ def test_a_second_interrupt_leaves(first: str | type[BaseException], monkeypatch
 
 
 def test_an_interrupt_long_ago_does_not_count(monkeypatch: pytest.MonkeyPatch) -> None:
-    _talk([KeyboardInterrupt, "/help", KeyboardInterrupt, EOFError], InterruptedEngine(), monkeypatch)
+    lines = [KeyboardInterrupt, "/help", KeyboardInterrupt, EOFError]
+    _talk(lines, InterruptedEngine(), monkeypatch)
+    assert not lines, "the talk went on to its end"
 
 
 def test_two_interrupts_within_one_step_break_through() -> None:

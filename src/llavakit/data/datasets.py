@@ -28,15 +28,19 @@ class RecordDataset(Dataset):
         return [sum(len(words) for _, words in record.turns) for record in self.records]
 
 
-class ConversationDataset(RecordDataset):
-    """Pictures and talk about them: the assistant's words and end tokens are learned, cut at `max_length` tokens.
-
-    Raises `DataError` naming the sample when no token of it would be learned.
-    """
+class RenderedDataset(RecordDataset):
+    """Records whose conversations a template writes down."""
 
     def __init__(self, records: Sequence[Record], processor: Processor, *, template: str, max_length: int) -> None:
         super().__init__(records, processor, max_length=max_length)
         self.template = template
+
+
+class ConversationDataset(RenderedDataset):
+    """Pictures and talk about them: the assistant's words and end tokens are learned, cut at `max_length` tokens.
+
+    Raises `DataError` naming the sample when no token of it would be learned.
+    """
 
     def __getitem__(self, index: int) -> Sample:
         record = self.records[index]
@@ -52,12 +56,8 @@ class ConversationDataset(RecordDataset):
         return Sample(inputs.tokens[: self.max_length], targets, inputs.pixels)
 
 
-class TextDataset(RecordDataset):
+class TextDataset(RenderedDataset):
     """Text alone, every token learned: a conversation as the template renders it, or bare words if nobody asked."""
-
-    def __init__(self, records: Sequence[Record], processor: Processor, *, template: str, max_length: int) -> None:
-        super().__init__(records, processor, max_length=max_length)
-        self.template = template
 
     def __getitem__(self, index: int) -> Sample:
         record = self.records[index]

@@ -34,9 +34,7 @@ class Clip(nn.Module):
         self.text = LanguageModel(config.text)
         self.text_projection = nn.Linear(config.text.hidden_size, config.embed_dim, bias=False)
         self.logit_scale = nn.Parameter(torch.tensor(math.log(1 / 0.07)))
-        self.projector = Projector(
-            ProjectorConfig(), in_dim=vision.hidden_size, out_dim=config.captioner.hidden_size
-        )
+        self.projector = Projector(ProjectorConfig(), in_dim=vision.hidden_size, out_dim=config.captioner.hidden_size)
         self.captioner = LanguageModel(config.captioner)
 
     def embed_pictures(self, states: list[Float[Tensor, "views seq width"]]) -> Float[Tensor, "views embed"]:
