@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import multiprocessing
 import os
+import signal
 
 import pytest
 from torch.utils.data import Dataset
@@ -61,6 +62,16 @@ def test_workers_stand_outside_the_group() -> None:
     order = BatchSampler([1] * 4, batch_size=2, seed=0)
     groups = {group for made in load_batches(Groups(), order, list, workers=1) for group in made}
     assert len(groups) == 1 and os.getpgid(0) not in groups
+
+
+def test_a_termination_sent_to_every_process_costs_no_batch() -> None:
+    order = BatchSampler([1] * 40, batch_size=1, seed=0)
+    others = set(multiprocessing.active_children())
+    made = load_batches(Numbers(), order, list, workers=1)
+    first = next(made)
+    (worker,) = set(multiprocessing.active_children()) - others
+    os.kill(worker.pid or 0, signal.SIGTERM)
+    assert sorted([first, *made]) == [[number] for number in range(40)]
 
 
 def test_no_worker_outlives_its_iterator() -> None:

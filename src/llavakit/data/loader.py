@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import signal
 from collections.abc import Callable, Generator
 from typing import Any
 
@@ -31,7 +32,7 @@ def load_batches(
         num_workers=workers,
         prefetch_factor=AHEAD if workers else None,
         multiprocessing_context="fork" if workers else None,
-        worker_init_fn=_leave_group,
+        worker_init_fn=_stay,
     )
     for made in loader:
         if isinstance(made, DataError):
@@ -56,6 +57,10 @@ def _as_it_is(made: Any) -> Any:
     return made
 
 
-def _leave_group(worker: int) -> None:
-    """Ctrl-C and `kill` reach a whole group of processes; the parent still wants the batch of its last step."""
+def _stay(worker: int) -> None:
+    """Ctrl-C reaches a whole group of processes, a batch system's SIGTERM every one; the parent still wants batches.
+
+    It stops its workers itself once its last step is done.
+    """
     os.setpgid(0, 0)
+    signal.signal(signal.SIGTERM, signal.SIG_IGN)

@@ -12,6 +12,7 @@ from llavakit.data.scenes.captions import plural
 from llavakit.data.scenes.conversation import BY_LETTER, ONE_WORD
 from llavakit.data.scenes.questions.describe import ONE_SENTENCE
 from llavakit.data.scenes.records import sample_record
+from llavakit.data.scenes.split import held_out_together
 from llavakit.data.scenes.things import THINGS
 from llavakit.data.scenes.vocabulary import COLORS, SHAPES
 
@@ -80,6 +81,25 @@ def test_the_format_prompt_decides_the_form():
             assert kind == "caption" and gpt.count(".") == 1
     assert 0.30 < shares["short"] / len(TRAIN) < 0.42
     assert 0.05 < shares["letter"] / len(TRAIN) < 0.12
+
+
+def test_half_of_trainings_conversations_close_with_a_description():
+    kinds = [sample_record("instruct", 8, index, "train")[0]["kinds"] for index in range(1000)]
+    closing = [[kind for kind in said if kind != "talk"][-1] == "detail" for said in kinds]
+    assert 0.45 < sum(closing) / len(closing) < 0.65
+
+
+def test_no_absence_gives_a_held_out_pair_away():
+    """What never stands together in training is not asked about there either: "no" would be learned by heart."""
+    asked = 0
+    for scene, kind, human, _, answer, *_ in TRAIN:
+        if kind != "existence" or answer != "no":
+            continue
+        forms = {name: rf"\b({re.escape(THINGS[name].singular)}|{plural(name)})\b" for name in THINGS}
+        named = [name for name, form in forms.items() if re.search(form, human)]
+        asked += len(named)
+        assert not any(held_out_together(name, item.name) for name in named for item in scene.items), human
+    assert asked > 500
 
 
 def test_what_is_there_is_there():

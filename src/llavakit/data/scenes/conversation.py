@@ -6,12 +6,14 @@ from dataclasses import dataclass
 
 from .questions import FAMILIES, Asked, Voice
 from .questions.asked import capital
+from .questions.describe import detail
 from .scene import Scene
 from .split import Split
 from .talk import HELLO_PICTURE, THANKS, WHO, Turn, say
 
 ONE_WORD = "Answer the question using a single word or phrase."
 BY_LETTER = "Answer with the option's letter from the given choices directly."
+_CLOSING_DETAIL = 0.5  # whole descriptions teach the most a token, and at the end they give no answer away
 _BRITISH = (("color", "colour"), ("gray", "grey"), ("in the center", "in the middle"))
 
 
@@ -27,7 +29,10 @@ class Round:
 
 
 def converse(scene: Scene, rng: random.Random, split: Split) -> list[Round]:
-    """Three to six rounds about a scene, no question twice; now and then with a greeting or thanks."""
+    """Three to six rounds about a scene, no question twice; now and then with a greeting or thanks.
+
+    Half of training's conversations end with a full description.
+    """
     voice = Voice(rng, split)
     rounds: list[Round] = []
     asked_before: set[str] = set()
@@ -46,6 +51,9 @@ def converse(scene: Scene, rng: random.Random, split: Split) -> list[Round]:
         rounds.append(_in_form(asked, rng, voice.unseen))
         if len(asked_before) == wanted:
             break
+    if split == "train" and rng.random() < _CLOSING_DETAIL and all(r.kind != "detail" for r in rounds):
+        voice.unseen = False
+        rounds.append(_in_form(detail(scene, voice), rng, voice.unseen))
     if rng.random() < 0.10:
         rounds.append(_talk(rng.choice((THANKS, THANKS, WHO)), rng, split))
     return rounds

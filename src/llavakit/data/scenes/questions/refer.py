@@ -5,7 +5,7 @@ from collections import Counter
 
 from ..captions import plural, singular
 from ..scene import Item, Scene
-from ..split import held_out_shape
+from ..split import held_out_shape, held_out_together
 from ..things import SETTINGS, THINGS, also
 from ..vocabulary import COLORS, COUNTS, SHAPES
 
@@ -63,12 +63,15 @@ def is_absent(scene: Scene, name: str) -> bool:
 
 
 def absent(scene: Scene, rng: random.Random) -> str:
-    """The name of something that is not there but might well be."""
+    """The name of something that is not there but might well be.
+
+    Two things that training never shows together are not asked about either: their absence would be learned by heart.
+    """
     near = [name for item in scene.items for setting in SETTINGS if item.name in setting for name in setting]
     while True:
         pool = rng.choice((near or SHAPES, near or SHAPES, tuple(THINGS), SHAPES))
         name = rng.choice(pool)
-        if is_absent(scene, name):
+        if is_absent(scene, name) and not any(held_out_together(name, item.name) for item in scene.items):
             return name
 
 
