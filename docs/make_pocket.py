@@ -1,9 +1,10 @@
 """Puts the trained pocket model into the package, with its card.
 
-    python docs/make_pocket.py        after `llava train pocket`, from the folder above runs/
+    python docs/make_pocket.py        after the runs that docs/pocket/making.json lists, from the folder above runs/
 
-The card is written from the runs' own configurations and metrics and from the reports in benchmarks/; where a report
-is not of these very weights, it is left out. So: run this, then `llava evaluate` as the card says, then this again.
+The weights are those of the last run listed. The card is written from the runs' own configurations and metrics and
+from the reports in benchmarks/; where a report is not of these very weights, it is left out. So: run this, then
+`llava evaluate` as the card says, then this again.
 """
 
 from __future__ import annotations
@@ -18,22 +19,24 @@ import yaml
 from llavakit.checkpoint.load import load
 from llavakit.checkpoint.save import save
 from llavakit.evaluate.circumstances import digest
-from llavakit.train.recipes import RECIPES, SEQUENCES
 
 HERE = Path(__file__).parent
 ROOT = HERE.parent
 POCKET = ROOT / "src" / "llavakit" / "pocket"
 CURVES = HERE / "pocket"
 REPORTS = {"heldout": "Held-out split", "elsewhere": "Drawn in other programs"}
-MAKING = HERE / "pocket" / "making.json"  # machine and remarks of the shipped training, kept with the curves
+MAKING = json.loads((CURVES / "making.json").read_text())  # machine, runs in order and remarks, kept with the curves
+RUNS = [run["name"] for run in MAKING["runs"]]
+HELD_OUT = "llava scenes --kind instruct --split heldout --count 800 --seed 100 --out runs/pocket-data/heldout"
 
 
 def main() -> None:
-    loaded = load("runs/pocket-instruct/model", dtype=torch.float32)
+    loaded = load(f"runs/{RUNS[-1]}/model", dtype=torch.float32)
     save(loaded.model, loaded.tokenizer, POCKET, dtype=torch.float16)
-    CURVES.mkdir(exist_ok=True)
-    for recipe in SEQUENCES["pocket"]:
-        shutil.copy(f"runs/{recipe}/curves.png", CURVES / f"{recipe}.png")
+    for old in CURVES.glob("*.png"):
+        old.unlink()
+    for run in RUNS:
+        shutil.copy(f"runs/{run}/curves.png", CURVES / f"{run}.png")
     save(loaded.model, loaded.tokenizer, POCKET, dtype=torch.float16, card=card(loaded.model))
 
 
@@ -55,11 +58,12 @@ def card(model: torch.nn.Module) -> str:
         f"{size / 1e6:.1f} MB in float16. A picture is padded to a square, brought to 128 x 128 pixels and becomes 64 "
         "tokens; the context is 1,024 tokens. Template `vicuna_v1`.",
         "## Scores",
+        f"The held-out pictures are drawn by `{HELD_OUT}`; those of other programs are in benchmarks/elsewhere/.",
         *[_scores(name, title) for name, title in REPORTS.items()],
         "## How it was made",
         _making(),
         "## Loss curves",
-        "In docs/pocket/, one picture a run: " + ", ".join(f"{recipe}.png" for recipe in SEQUENCES["pocket"]) + ".",
+        "In docs/pocket/, one picture a run: " + ", ".join(f"{run}.png" for run in RUNS) + ".",
     ]
     return "\n\n".join(section for section in sections if section) + "\n"
 
@@ -95,20 +99,18 @@ def _interval(row: dict) -> str:
 
 def _making() -> str:
     rows = ["| run | steps | batch | rate | seed | hours | last loss |", "|---|---|---|---|---|---|---|"]
-    for recipe in SEQUENCES["pocket"]:
-        config = yaml.safe_load(Path(f"runs/{recipe}/config.yaml").read_text())
-        metrics = [json.loads(line) for line in Path(f"runs/{recipe}/metrics.jsonl").read_text().splitlines()]
+    for run in RUNS:
+        config = yaml.safe_load(Path(f"runs/{run}/config.yaml").read_text())
+        metrics = [json.loads(line) for line in Path(f"runs/{run}/metrics.jsonl").read_text().splitlines()]
         rate = f"{config['learning_rate']:g}" + (f", tower {config['vision_rate']:g}" if config["vision_rate"] else "")
-        hours = metrics[-1].get("seconds", 0) / 3600
+        hours = f"{metrics[-1]['seconds'] / 3600:.2f}" if "seconds" in metrics[-1] else "see below"
         rows.append(
-            f"| {recipe} | {metrics[-1]['step']} | {config['batch_size']} | {rate} | {config['seed']} "
-            f"| {hours:.2f} | {metrics[-1]['loss']:.3f} |"
+            f"| {run} | {metrics[-1]['step']} | {config['batch_size']} | {rate} | {config['seed']} "
+            f"| {hours} | {metrics[-1]['loss']:.3f} |"
         )
-    about = {recipe: RECIPES[recipe].__doc__ for recipe in SEQUENCES["pocket"]}
-    making = json.loads(MAKING.read_text())
-    told = "\n".join(f"- {remark}" for remark in making["remarks"])
-    runs = "\n".join(f"- `{recipe}`: {text}" for recipe, text in about.items())
-    return f"`llava train pocket`, on {making['machine']}.\n\n{runs}\n\n" + "\n".join(rows) + f"\n\n{told}"
+    runs = "\n".join(f"{k}. `{run['command']}`: {run['about']}" for k, run in enumerate(MAKING["runs"], 1))
+    remarks = "\n".join(f"- {remark}" for remark in MAKING["remarks"])
+    return f"On {MAKING['machine']}, in this order:\n\n{runs}\n\n" + "\n".join(rows) + f"\n\n{remarks}"
 
 
 if __name__ == "__main__":

@@ -89,18 +89,22 @@ def pocket_align() -> TrainConfig:
 
 
 def pocket_instruct() -> TrainConfig:
-    """Stage 2: projector and language model, and the tower at half their rate, on conversations about pictures."""
+    """Stage 2: projector, language model and tower on conversations about pictures, and on captions.
+
+    Nearly every word of a caption has to be read off the picture, few words of an answer do: without captions, a
+    small language model learns to answer long before it learns to look.
+    """
     return TrainConfig(
         stage="instruct",
-        data=(pocket_data("mixed"),),
+        data=(pocket_data("captions"), pocket_data("mixed")),
         out="runs/pocket-instruct",
         start="runs/pocket-align/model",
-        steps=760,
+        steps=2400,
         batch_size=48,
         max_length=512,
         optimizer="muon",
         learning_rate=1e-3,
-        vision_rate=5e-4,
+        vision_rate=1e-3,
         weight_decay=0.05,
         betas=(0.9, 0.98),
         save_every=100,
