@@ -11,6 +11,7 @@ from typing import Any, Literal, Self, get_args
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
+ResizeMode = Literal["square", "pad"]  # how a picture becomes square: by its middle, or whole on a wider ground
 CLIP_MEAN = (0.48145466, 0.4578275, 0.40821073)
 CLIP_STD = (0.26862954, 0.26130258, 0.27577711)
 
@@ -132,11 +133,10 @@ class LanguageConfig(Config):
 
 
 class ClipConfig(Config):
-    """What the tower is trained inside: a text tower to be matched with, and a small decoder that writes captions."""
+    """What the tower is trained beside: a text tower to be matched with."""
 
     vision: VisionConfig
     text: LanguageConfig
-    captioner: LanguageConfig
     embed_dim: int = Field(256, gt=0)
 
 
@@ -156,7 +156,7 @@ class LlavaConfig(Config):
     projector: ProjectorConfig = ProjectorConfig()
     language: LanguageConfig = LanguageConfig()
     tokens: SpecialTokens = SpecialTokens()
-    resize_mode: Literal["square", "pad"] = "pad"
+    resize_mode: ResizeMode = "pad"
     template: str = "vicuna_v1"
 
     @model_validator(mode="after")

@@ -32,8 +32,23 @@ def test_pictures_come_in_the_order_of_their_samples() -> None:
 
 def test_captions_first_and_then_the_foils() -> None:
     pixels = torch.zeros(1, 3, 4, 4)
-    samples = [CaptionSample(pixels, [1, 5, 2], [[1, 2]]), CaptionSample(pixels, [1, 6, 7, 2], [[1, 8, 2]])]
+    samples = [
+        CaptionSample(pixels, [1, 5, 2], [[1, 2]], [], []),
+        CaptionSample(pixels, [1, 6, 7, 2], [[1, 8, 2]], [], []),
+    ]
     batch = collate_captions(samples, pad=0)
     assert batch.texts[:, :4].tolist() == [[1, 5, 2, 0], [1, 6, 7, 2], [1, 2, 0, 0], [1, 8, 2, 0]]
     assert batch.lengths.tolist() == [3, 4, 2, 3]
     assert batch.num_targets == 5
+
+
+def test_words_of_several_pictures_come_once() -> None:
+    pixels = torch.zeros(1, 3, 4, 4)
+    samples = [
+        CaptionSample(pixels, [1, 2], [], [[1, 5, 2], [1, 6, 7, 2]], [0, 1, 1, IGNORE]),
+        CaptionSample(pixels, [1, 2], [], [[1, 6, 7, 2], [1, 8, 2]], [1, IGNORE, 0, 0]),
+    ]
+    batch = collate_captions(samples, pad=0)
+    assert batch.words[:, :4].tolist() == [[1, 5, 2, 0], [1, 6, 7, 2], [1, 8, 2, 0]]
+    assert batch.word_lengths.tolist() == [3, 4, 3]
+    assert batch.patch_words.tolist() == [[0, 1, 1, IGNORE], [2, IGNORE, 1, 1]]

@@ -7,9 +7,12 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from PIL import Image
 
+from llavakit.data.collate import IGNORE
 from llavakit.data.datasets import CaptionDataset, ConversationDataset, TextDataset
 from llavakit.data.records import DataError, Record, read_records
+from llavakit.data.regions import patch_texts, read_regions
 from llavakit.processing import Processor
 
 Write = Callable[..., Path]
@@ -83,7 +86,7 @@ def test_a_stage_of_pictures_names_a_sample_without_one(processor: Processor) ->
     with pytest.raises(DataError, match="sample 'r7': .* there is none"):
         ConversationDataset([record], processor, template="plain", max_length=ANY)[0]
     with pytest.raises(DataError, match="sample 'r7' has no picture"):
-        CaptionDataset([record], processor, num_foils=0, max_length=ANY)[0]
+        CaptionDataset([record], processor, num_foils=0, with_regions=False, max_length=ANY)[0]
 
 
 def test_of_text_everything_is_learned(processor: Processor) -> None:
@@ -97,7 +100,7 @@ def test_of_text_everything_is_learned(processor: Processor) -> None:
 
 def test_captions_come_with_their_foils(processor: Processor, picture: Path) -> None:
     record = Record("r", picture, turns("Say.", "A red field."), extra={"foils": ["A blue field.", "Two fields."]})
-    sample = CaptionDataset([record], processor, num_foils=1, max_length=ANY)[0]
+    sample = CaptionDataset([record], processor, num_foils=1, with_regions=False, max_length=ANY)[0]
     texts = [processor.tokenizer.detokenize(text, skip_special=False) for text in (sample.caption, *sample.foils)]
     assert texts == ["<s>A red field.</s>", "<s>A blue field.</s>"]
 
@@ -113,12 +116,32 @@ def test_captions_come_with_their_foils(processor: Processor, picture: Path) -> 
 def test_missing_foils_are_named(extra: dict[str, Any], sentence: str, processor: Processor, picture: Path) -> None:
     record = Record("r7", picture, turns("Say.", "A red field."), extra=extra)
     with pytest.raises(DataError) as caught:
-        CaptionDataset([record], processor, num_foils=1, max_length=ANY)[0]
+        CaptionDataset([record], processor, num_foils=1, with_regions=False, max_length=ANY)[0]
     assert sentence in str(caught.value)
+
+
+def test_patches_come_with_their_words(processor: Processor, picture: Path) -> None:
+    """A red half and a ground: the words once each, and every patch with its own."""
+    with Image.open(picture) as opened:
+        width, height = opened.size
+    regions = [{"text": "ground"}, {"text": "red", "box": [0, 0, width / 2, height]}]
+    record = Record("r", picture, turns("Say.", "A red field."), extra={"regions": regions})
+    sample = CaptionDataset([record], processor, num_foils=0, with_regions=True, max_length=ANY)[0]
+    words = [processor.tokenizer.detokenize(text, skip_special=True) for text in sample.words]
+    told = [None if at == IGNORE else words[at] for at in sample.patch_words]
+    assert len(told) == processor.config.vision.num_patches
+    assert told == patch_texts(read_regions(regions, ""), (width, height), processor.config.vision, "pad")
+    assert {"red", "part of ground"} <= set(told)
+
+
+def test_missing_regions_are_named(processor: Processor, picture: Path) -> None:
+    record = Record("r7", picture, turns("Say.", "A red field."))
+    with pytest.raises(DataError, match="sample 'r7': 'regions' should be a list of objects with 'box'"):
+        CaptionDataset([record], processor, num_foils=0, with_regions=True, max_length=ANY)[0]
 
 
 def test_lengths_measure_what_is_read(write: Write, processor: Processor) -> None:
     talk = [{"from": "human", "value": "abc"}, {"from": "gpt", "value": "de"}]
     records = read_records([write({"id": "r", "image": "a.png", "conversations": talk})])
     assert ConversationDataset(records, processor, template="plain", max_length=ANY).lengths == [5]
-    assert CaptionDataset(records, processor, num_foils=0, max_length=ANY).lengths == [2]
+    assert CaptionDataset(records, processor, num_foils=0, with_regions=False, max_length=ANY).lengths == [2]

@@ -19,6 +19,7 @@ from safetensors.numpy import load_file
 
 from llavakit.config import VisionConfig
 from llavakit.processing import ImageError, open_image, preprocess
+from llavakit.processing.image import view_of
 
 LAW = settings(max_examples=40, deadline=None)  # no timed assertions
 
@@ -136,6 +137,22 @@ def test_a_thin_picture_is_cut_where_clip_cuts_it(turned: bool) -> None:
     expected = np.asarray(resized.crop((left, top, left + 28, top + 28)), dtype=np.float64) / 255
     vision = VisionConfig(image_size=28, image_mean=(0, 0, 0), image_std=(1, 1, 1))
     assert np.abs(preprocess(picture, vision, "square").transpose(1, 2, 0) - expected).max() <= 1 / 255 + 1e-6
+
+
+@pytest.mark.parametrize("mode", ["square", "pad"])
+@pytest.mark.parametrize("size", [(60, 60), (90, 60), (60, 90), (61, 97), (200, 60)])
+def test_points_are_where_the_view_says(mode: Any, size: tuple[int, int]) -> None:
+    """A white spot in the middle of a black picture, a third of the way to a corner, is found again in its view."""
+    vision = VisionConfig(image_size=48, patch_size=12, hidden_size=8, num_heads=2)
+    (width, height), short = size, min(size)
+    x, y = width / 2 + short / 6, height / 2 - short / 6
+    image = Image.new("RGB", size)
+    image.paste((255, 255, 255), (round(x) - 3, round(y) - 3, round(x) + 3, round(y) + 3))
+    seen = preprocess(image, vision, mode).sum(0)
+    row, column = np.unravel_index(seen.argmax(), seen.shape)
+    scale, x_shift, y_shift = view_of(*size, 48, mode)
+    assert abs(round(x) * scale + x_shift - column - 0.5) <= 1.5 + 3 * scale
+    assert abs(round(y) * scale + y_shift - row - 0.5) <= 1.5 + 3 * scale
 
 
 def test_preprocess_takes_rgb_only() -> None:

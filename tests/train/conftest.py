@@ -33,13 +33,13 @@ LANGUAGE = LanguageConfig(
 )
 MODEL = LlavaConfig(vision=VISION, language=LANGUAGE, tokens=SpecialTokens(pad=0, bos=1, eos=2, image=3))
 TIED = LANGUAGE.model_copy(update={"tie_embeddings": True})  # the text tower has no use for an output matrix
-CLIP = ClipConfig(vision=VISION, text=TIED, captioner=TIED, embed_dim=8)
+CLIP = ClipConfig(vision=VISION, text=TIED, embed_dim=8)
 COLOURS = ("red", "green", "blue", "white", "black", "yellow", "orange", "purple", "brown", "gray")
 
 
 @dataclass(frozen=True)
 class World:
-    """Files to train on: samples with pictures, captions with foils, plain text; a tokenizer and a first model."""
+    """Files to train on: captions with foils and regions, talk about pictures, text; a tokenizer, a first model."""
 
     captions: str
     mixed: str
@@ -53,7 +53,16 @@ def world(tmp_path_factory: pytest.TempPathFactory) -> World:
     folder = tmp_path_factory.mktemp("world")
     for colour in COLOURS:
         Image.new("RGB", (20, 16), colour).save(folder / f"{colour}.png")
-    captions = [_sample(colour, "Describe it.", f"A {colour} field.", foils=["A pink sky."]) for colour in COLOURS]
+    captions = [
+        _sample(
+            colour,
+            "Describe it.",
+            f"A {colour} field.",
+            foils=["A pink sky."],
+            regions=[{"text": f"{colour} ground"}, {"text": colour, "box": [0, 0, 8, 8]}],
+        )
+        for colour in COLOURS
+    ]
     mixed = [
         _sample(colour, "Which colour?", f"{colour.title()}. " * (1 + at % 3)) for at, colour in enumerate(COLOURS)
     ]
@@ -82,7 +91,7 @@ def configure(world: World, tmp_path: Path) -> Callable[..., TrainConfig]:
     """Makes the configuration of a tiny run of a stage, with changes."""
     anew, muon = {"model": MODEL, "tokenizer": world.tokenizer}, {"optimizer": "muon"}
     stages: dict[str, dict[str, Any]] = {
-        "clip": anew | muon | {"data": world.captions, "clip": CLIP, "num_foils": 1, "caption_weight": 1.0},
+        "clip": anew | muon | {"data": world.captions, "clip": CLIP, "num_foils": 1, "patch_weight": 1.0},
         "language": anew | muon | {"data": world.text},
         "align": {"data": world.captions, "start": world.start},
         "instruct": {"data": world.mixed, "start": world.start},

@@ -18,7 +18,7 @@ from llavakit.train.stages import STAGES
 
 Configure = Callable[..., TrainConfig]
 LEARNS = {
-    ("clip", 0.0): {"vision", "text", "projector", "captioner"},
+    ("clip", 0.0): {"vision", "text"},
     ("language", 0.0): {"language"},
     ("align", 0.0): {"projector"},
     ("instruct", 0.0): {"projector", "language"},

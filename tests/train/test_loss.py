@@ -8,7 +8,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from llavakit.data.collate import IGNORE
-from llavakit.train.loss import contrastive, cross_entropy
+from llavakit.train.loss import contrastive, cross_entropy, match_patches
 
 
 @pytest.mark.parametrize("chunk", [1, 2, 3, 7, 10, 11, 4096])
@@ -50,6 +50,22 @@ def test_contrastive_equals_a_loop(num_foils: int) -> None:
     theirs = slow_contrastive(pictures, texts, 7.0, same)
     torch.testing.assert_close(ours, theirs)
     torch.testing.assert_close(torch.autograd.grad(ours, pictures), torch.autograd.grad(theirs, pictures))
+
+
+def test_patches_equal_a_loop() -> None:
+    """Two pictures of three patches, two of them with the same words, one with none."""
+    patches, words = unit_rows(6, seed=0).view(2, 3, 6).requires_grad_(), unit_rows(4, seed=1)
+    labels = torch.tensor([[2, 2, 1], [0, IGNORE, 2]])
+    ours, named = match_patches(patches, words, torch.tensor(7.0), labels)
+    surprise = {
+        (i, j): -(7 * patches[i, j] @ words.T).log_softmax(-1)[labels[i, j]]
+        for i, j in (labels != IGNORE).nonzero().tolist()
+    }
+    theirs = ((surprise[0, 0] + surprise[0, 1]) / 2 + surprise[0, 2] + surprise[1, 0] + surprise[1, 2]) / 4
+    torch.testing.assert_close(ours, theirs)
+    torch.testing.assert_close(torch.autograd.grad(ours, patches), torch.autograd.grad(theirs, patches))
+    right = [(patches[i, j] @ words.T).argmax() == labels[i, j] for i, j in surprise]
+    assert named == (right[0] / 2 + right[1] / 2 + right[2] + right[3] + right[4]) / 4
 
 
 def slow_contrastive(pictures: Tensor, texts: Tensor, scale: float, same: Tensor) -> Tensor:

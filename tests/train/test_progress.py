@@ -9,7 +9,7 @@ from rich.console import Console
 
 from llavakit.train.progress import Progress
 
-ROW = {"loss": 1.25, "match": 0.5, "caption": 0.75, "found": 0.125, "rate": 1e-3, "tokens_per_s": 1234.0}
+ROW = {"loss": 1.25, "match": 0.5, "patch": 0.75, "found": 0.125, "rate": 1e-3, "tokens_per_s": 1234.0}
 
 
 def test_a_log_has_whole_lines(capsys: pytest.CaptureFixture[str]) -> None:
@@ -19,7 +19,7 @@ def test_a_log_has_whole_lines(capsys: pytest.CaptureFixture[str]) -> None:
         progress.show({"step": 2, **ROW})
     said, step = capsys.readouterr().err.splitlines()
     assert said.startswith("[red] is no colour") and len(said) > 300
-    assert step == "step 2/2  loss 1.250  match 0.500  caption 0.750  found 0.125  1234 tok/s  0:00:00 left"
+    assert step == "step 2/2  loss 1.250  match 0.500  found 0.125  patch 0.750  1234 tok/s  0:00:00 left"
 
 
 @pytest.mark.parametrize("width", [40, 80, 160])

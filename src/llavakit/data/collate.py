@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 
 import torch
 from jaxtyping import Float, Int
@@ -51,20 +51,31 @@ class Batch:
 
 @dataclass(frozen=True)
 class CaptionSample:
-    """A picture, its caption, and captions that are wrong in one detail."""
+    """A picture, its caption, captions that are wrong in one detail, and for each patch the words for what it shows.
+
+    `patch_words` has an index into `words` for each patch, or IGNORE.
+    """
 
     pixels: Float[Tensor, "1 3 size size"]
     caption: list[int]
     foils: list[list[int]]
+    words: list[list[int]]
+    patch_words: list[int]
 
 
 @dataclass(frozen=True)
 class CaptionBatch:
-    """Captions first, then all foils; `lengths` counts each text's tokens before the padding."""
+    """Captions first, then all foils; `lengths` counts each text's tokens before the padding.
+
+    `words` are those of all pictures, each once, and `patch_words` says which are a patch's own.
+    """
 
     pixels: Float[Tensor, "batch 3 size size"]
     texts: Int[Tensor, "texts seq"]
     lengths: Int[Tensor, " texts"]
+    words: Int[Tensor, "words seq"]
+    word_lengths: Int[Tensor, " words"]
+    patch_words: Int[Tensor, "batch patches"]
 
     @property
     def num_targets(self) -> int:
@@ -73,7 +84,7 @@ class CaptionBatch:
 
     def to(self, device: torch.device) -> CaptionBatch:
         """The same batch on another device."""
-        return CaptionBatch(self.pixels.to(device), self.texts.to(device), self.lengths.to(device))
+        return CaptionBatch(**{field.name: getattr(self, field.name).to(device) for field in fields(self)})
 
 
 def pad_right(rows: Sequence[Sequence[int]], *, value: int) -> Int[Tensor, "rows seq"]:
@@ -98,8 +109,17 @@ def _labels(sample: Sample) -> list[int]:
 def collate_captions(samples: Sequence[CaptionSample], *, pad: int) -> CaptionBatch:
     """One batch of captioned pictures; each sample has the same number of foils."""
     texts = [sample.caption for sample in samples] + [foil for sample in samples for foil in sample.foils]
+    known: dict[tuple[int, ...], int] = {}
+    rows = []
+    for sample in samples:
+        places = [known.setdefault(tuple(words), len(known)) for words in sample.words]
+        rows.append([IGNORE if index == IGNORE else places[index] for index in sample.patch_words])
+    words = list(known) or [(pad,)]
     return CaptionBatch(
         torch.cat([sample.pixels for sample in samples]),
         pad_right(texts, value=pad),
         torch.tensor([len(text) for text in texts]),
+        pad_right(words, value=pad),
+        torch.tensor([len(text) for text in words]),
+        torch.tensor(rows),
     )

@@ -8,8 +8,9 @@ from dataclasses import replace
 from PIL.Image import Image
 from torch.utils.data import Dataset
 
-from llavakit.data.collate import CaptionSample, Sample
+from llavakit.data.collate import IGNORE, CaptionSample, Sample
 from llavakit.data.records import DataError, Record
+from llavakit.data.regions import patch_texts, read_regions
 from llavakit.processing import Conversation, Inputs, Picture, Processor, open_image
 
 
@@ -70,11 +71,15 @@ class TextDataset(RenderedDataset):
 
 
 class CaptionDataset(RecordDataset):
-    """Pictures with a caption, and with captions that are wrong in one detail (`foils` in the record)."""
+    """Pictures with a caption; with captions that are wrong in one detail (`foils` in the record); with words for
+    each patch (from `regions` in the record). Raises `DataError` for a sample without what is asked for.
+    """
 
-    def __init__(self, records: Sequence[Record], processor: Processor, *, num_foils: int, max_length: int) -> None:
+    def __init__(
+        self, records: Sequence[Record], processor: Processor, *, num_foils: int, with_regions: bool, max_length: int
+    ) -> None:
         super().__init__(records, processor, max_length=max_length)
-        self.num_foils = num_foils
+        self.num_foils, self.with_regions = num_foils, with_regions
 
     @property
     def lengths(self) -> list[int]:
@@ -89,9 +94,25 @@ class CaptionDataset(RecordDataset):
         if len(foils) < self.num_foils:
             raise DataError(f"sample {record.id!r} has {len(foils)} 'foils', but {self.num_foils} are asked for")
         foils = foils[: self.num_foils]
-        texts = [tokenize_whole(self.processor, text)[: self.max_length] for text in (record.turns[1][1], *foils)]
-        pixels = self.processor.pixels(_picture(record))
-        return CaptionSample(pixels, texts[0], texts[1:])
+        texts = [self._tokens(text) for text in (record.turns[1][1], *foils)]
+        picture = _picture(record)
+        told = self._patch_texts(record, picture) if self.with_regions else []
+        words = sorted({text for text in told if text is not None})
+        return CaptionSample(
+            self.processor.pixels(picture),
+            texts[0],
+            texts[1:],
+            [self._tokens(text) for text in words],
+            [IGNORE if text is None else words.index(text) for text in told],
+        )
+
+    def _tokens(self, text: str) -> list[int]:
+        return tokenize_whole(self.processor, text)[: self.max_length]
+
+    def _patch_texts(self, record: Record, picture: Image) -> list[str | None]:
+        config = self.processor.config
+        regions = read_regions(record.extra.get("regions"), f"sample {record.id!r}")
+        return patch_texts(regions, picture.size, config.vision, config.resize_mode)
 
 
 def tokenize_whole(processor: Processor, text: str) -> list[int]:

@@ -7,13 +7,13 @@ import re
 import warnings
 from functools import lru_cache
 from pathlib import Path
-from typing import BinaryIO, Literal
+from typing import BinaryIO
 
 import numpy as np
 from jaxtyping import Float32
 from PIL import Image, ImageOps, UnidentifiedImageError
 
-from llavakit.config import VisionConfig
+from llavakit.config import ResizeMode, VisionConfig
 
 MAX_SIDE = 65_535  # the longest side a JPEG can have; keeps the memory of a thin, endless picture bounded
 _THIN = 16  # pictures beyond this aspect ratio go ways that need not equal the published numbers to the last bit
@@ -175,9 +175,18 @@ def _eight_bits(image: Image.Image) -> np.ndarray:
     return np.rint((values - low) * scale).astype(np.uint8)
 
 
-def preprocess(
-    image: Image.Image, vision: VisionConfig, resize_mode: Literal["square", "pad"]
-) -> Float32[np.ndarray, "3 size size"]:
+def view_of(width: int, height: int, size: int, resize_mode: ResizeMode) -> tuple[float, float, float]:
+    """Where `preprocess` puts a picture's points: a scale for both axes, then what is added to x and to y."""
+    if resize_mode == "pad":
+        side = max(width, height)
+        scale = size / side
+        return scale, (side - width) // 2 * scale, (side - height) // 2 * scale
+    short = min(width, height)
+    x, y = (-((int(size * length / short) - size) // 2) for length in (width, height))
+    return size / short, x, y
+
+
+def preprocess(image: Image.Image, vision: VisionConfig, resize_mode: ResizeMode) -> Float32[np.ndarray, "3 size size"]:
     """An RGB picture as the tower was trained to see it: resized on bytes, then scaled and normalised.
 
     `square` cuts the middle out (CLIP: shortest edge to `image_size`, centre crop), `pad` keeps everything on a

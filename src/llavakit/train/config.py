@@ -6,13 +6,13 @@ from typing import Annotated, Literal, Self
 
 from pydantic import BeforeValidator, Field, model_validator
 
-from llavakit.config import ClipConfig, Config, LlavaConfig
+from llavakit.config import ClipConfig, Config, LlavaConfig, ResizeMode
 
 Part = Literal["vision", "projector", "language"]
 Paths = Annotated[tuple[str, ...], BeforeValidator(lambda given: (given,) if isinstance(given, str) else given)]
 
 # Settings of one stage alone; set in another they would do nothing, so they are refused there.
-ONLY_IN = {"clip": "clip", "num_foils": "clip", "caption_weight": "clip", "vision_rate": "instruct"}
+ONLY_IN = {"clip": "clip", "num_foils": "clip", "patch_weight": "clip", "vision_rate": "instruct"}
 
 
 class TrainError(ValueError):
@@ -32,7 +32,7 @@ class TrainConfig(Config):
     fresh: tuple[Part, ...] = Field((), description="parts of the start that begin anew from random weights")
     model: LlavaConfig | None = Field(None, description="the model's shape, where there is no start")
     clip: ClipConfig | None = Field(None, description="the shape of the contrastive pair, in stage clip")
-    resize_mode: Literal["square", "pad"] | None = Field(
+    resize_mode: ResizeMode | None = Field(
         None, description="how pictures become square, kept in the model; default: as the start has it"
     )
 
@@ -54,10 +54,11 @@ class TrainConfig(Config):
     betas: tuple[float, float] = (0.9, 0.999)
     clip_norm: float | None = Field(1.0, gt=0, description="largest gradient norm; null does not clip")
     num_foils: int = Field(0, ge=0, description="wrong captions beside each right one, in stage clip")
-    caption_weight: float = Field(0.0, ge=0, description="weight of the captioning loss, in stage clip")
+    patch_weight: float = Field(0.0, ge=0, description="weight of matching patches with words, in stage clip")
 
     precision: Literal["auto", "fp32", "bf16"] = "auto"
     device: str = "auto"
+    compile: bool = Field(False, description="compile the layers: faster after a minute; needs a C++ compiler")
     threads: int | None = Field(None, gt=0)
     workers: int = Field(1, ge=0, description="processes that prepare batches")
     save_every: int = Field(200, gt=0)

@@ -18,6 +18,8 @@ from torch.optim import Optimizer
 from llavakit.data.collate import Batch, CaptionBatch
 from llavakit.data.loader import load_batches
 from llavakit.data.sampler import BatchSampler, batches_per_epoch
+from llavakit.model.language import DecoderLayer
+from llavakit.model.vision import VisionLayer
 from llavakit.train.config import TrainConfig, TrainError
 from llavakit.train.metrics import Metrics, plot_curves
 from llavakit.train.optimizer import freeze_rest, make_optimizers, rate_at, set_rate
@@ -26,7 +28,7 @@ from llavakit.train.setup import Setup
 from llavakit.train.stages import STAGES
 from llavakit.train.state import restore_state, save_state
 
-CURVES = ("loss", "match", "caption", "found", "rate", "grad_norm", "tokens_per_s")
+CURVES = ("loss", "match", "found", "patch", "named", "rate", "grad_norm", "tokens_per_s")
 
 
 class Interrupted(Exception):
@@ -42,6 +44,8 @@ def fit(setup: Setup, config: TrainConfig) -> None:
     folder = Path(config.out)
     rates = STAGES[config.stage].learning_rates(config)
     freeze_rest(setup.model, rates)
+    if config.compile:
+        compile_layers(setup.model)
     optimizers = make_optimizers(setup.model, rates, config)
     start, warnings = restore_state(folder, setup.model, optimizers)
     steps = num_steps(config, len(setup.dataset))
@@ -72,6 +76,13 @@ def fit(setup: Setup, config: TrainConfig) -> None:
                 plot_curves(metrics.rows, folder / "curves.png", CURVES)
             if stop.requested and step < steps:
                 raise Interrupted(f"{folder} stopped at step {step} of {steps}; run the same command to go on")
+
+
+def compile_layers(model: nn.Module) -> None:
+    """Compile each transformer layer by itself: they are alike, so there is little to compile."""
+    for module in model.modules():
+        if isinstance(module, (VisionLayer, DecoderLayer)):
+            module.compile()
 
 
 def num_steps(config: TrainConfig, num_samples: int) -> int:

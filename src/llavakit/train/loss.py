@@ -57,3 +57,25 @@ def contrastive(
 def elsewhere(same: Bool[Tensor, "batch texts"]) -> Bool[Tensor, "batch texts"]:
     """Where a picture's caption stands a second time, beside its own place on the diagonal."""
     return same & ~torch.eye(*same.shape, dtype=torch.bool, device=same.device)
+
+
+def match_patches(
+    patches: Float[Tensor, "batch patches embed"],
+    words: Float[Tensor, "words embed"],
+    scale: Float[Tensor, ""],
+    labels: Int[Tensor, "batch patches"],
+) -> tuple[Float[Tensor, ""], Float[Tensor, ""]]:
+    """How badly patches find their own words among all `words`, and the share that finds them.
+
+    Patches of one picture with the same words count as one together, however many they are: a small thing weighs as
+    much as a wide background. IGNORE marks patches nobody has words for.
+    """
+    kept = labels != IGNORE
+    picture, label = kept.nonzero()[:, 0], labels[kept]
+    group = picture * len(words) + label
+    sizes = torch.bincount(group, minlength=len(labels) * len(words))
+    weights = 1 / sizes[group]
+    logits = scale * patches[kept] @ words.T
+    total = weights.sum()
+    loss = (weights * F.cross_entropy(logits, label, reduction="none")).sum() / total
+    return loss, (weights * (logits.argmax(-1) == label)).sum() / total

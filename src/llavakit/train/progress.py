@@ -11,7 +11,7 @@ from rich import progress as bars
 from rich.console import Console
 from rich.table import Column
 
-SHOWN = ("loss", "match", "caption", "found")
+SHOWN = ("loss", "match", "found", "patch", "named")
 SECONDS_A_LINE = 10
 
 

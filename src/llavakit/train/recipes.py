@@ -30,24 +30,25 @@ POCKET = LlavaConfig(vision=POCKET_VISION, language=POCKET_LANGUAGE, tokens=Spec
 
 
 def pocket_clip() -> TrainConfig:
-    """The tower from nothing: pictures against captions, and captions written from its features."""
-    small = POCKET_LANGUAGE.model_copy(update={"num_layers": 2})
+    """The tower from nothing: pictures against captions, and patches against the words for what they show."""
+    small = POCKET_LANGUAGE.model_copy(
+        update={"hidden_size": 192, "intermediate_size": 512, "num_layers": 2, "num_heads": 3, "num_kv_heads": 1}
+    )
     return TrainConfig(
         stage="clip",
         data=(pocket_data("captions"),),
         out="runs/pocket-clip",
         tokenizer=pocket_tokenizer("captions"),
         model=POCKET,
-        clip=ClipConfig(vision=POCKET_VISION, text=small, captioner=small),
-        steps=1250,
+        clip=ClipConfig(vision=POCKET_VISION, text=small),
+        steps=3200,
         batch_size=96,
         max_length=96,
         optimizer="muon",
-        learning_rate=1.5e-3,
+        learning_rate=1e-3,
         weight_decay=0.05,
         betas=(0.9, 0.98),
-        num_foils=1,
-        caption_weight=1.0,
+        patch_weight=4.0,
         save_every=100,
     )
 

@@ -20,7 +20,7 @@ from llavakit.train.recipes import SEQUENCES
 from llavakit.train.setup import WEIGHTS, Setup, prepare
 from llavakit.train.state import checkpoints
 
-MAY_DIFFER = {"device", "precision", "threads", "workers", "save_every", "log_every", "micro_batch"}
+MAY_DIFFER = {"device", "precision", "threads", "workers", "compile", "save_every", "log_every", "micro_batch"}
 
 
 def run(recipe: str, overrides: list[str]) -> Path:

@@ -11,14 +11,14 @@ from torch import Tensor
 from torch.utils.data import Dataset
 
 from llavakit.config import LlavaConfig
-from llavakit.data.collate import IGNORE, Batch, CaptionBatch, collate, collate_captions
+from llavakit.data.collate import Batch, CaptionBatch, collate, collate_captions
 from llavakit.data.datasets import CaptionDataset, ConversationDataset, TextDataset
 from llavakit.data.records import Record
 from llavakit.model import Llava
-from llavakit.model.clip import MAX_LOGIT_SCALE, Clip
+from llavakit.model.clip import Clip, sharpness
 from llavakit.processing import Processor
 from llavakit.train.config import TrainConfig, TrainError
-from llavakit.train.loss import contrastive, cross_entropy, elsewhere
+from llavakit.train.loss import contrastive, cross_entropy, elsewhere, match_patches
 
 
 @dataclass(frozen=True)
@@ -42,28 +42,24 @@ def token_loss(model: Llava, batch: Batch, config: TrainConfig) -> tuple[Tensor,
 
 
 def clip_loss(model: Clip, batch: CaptionBatch, config: TrainConfig) -> tuple[Tensor, dict[str, float]]:
-    """The contrastive loss, and beside it the captioner's surprise per token; scaled to a sum as `token_loss` is.
+    """The contrastive loss, and beside it that of patches and words; scaled to a sum as `token_loss` is.
 
-    Logs `match` and `caption`, the two losses, and `found`, the share of pictures nearest to their own caption.
+    Logs `match` and `patch`, the two losses; `found`, the share of pictures nearest to their own caption; and
+    `named`, the share of patches nearest to their own words.
     """
     num_pictures, tokens = len(batch.pixels), batch.texts
     states = model.vision.hidden_states(batch.pixels)
     pictures, texts = model.embed_pictures(states), model.embed_texts(tokens, batch.lengths)
     same = (tokens[:num_pictures, None] == tokens[None]).all(-1)
-    scale = model.logit_scale.clamp(max=MAX_LOGIT_SCALE).exp()
-    matching = contrastive(pictures, texts, scale, same)
+    loss = contrastive(pictures, texts, sharpness(model.logit_scale), same)
     found = (pictures @ texts.T).masked_fill(elsewhere(same), -1).argmax(1)
     own = torch.arange(num_pictures, device=found.device)
-    logs = {"match": matching.item(), "found": (found == own).float().mean().item()}
-    loss = matching
-    if config.caption_weight:
-        captions, lengths = tokens[:num_pictures], batch.lengths[:num_pictures]
-        inside = torch.arange(1, captions.shape[1], device=captions.device) < lengths[:, None]
-        labels = torch.where(inside, captions[:, 1:], IGNORE)
-        hidden = model.caption(states, captions[:, :-1])
-        writing = cross_entropy(hidden, labels, model.captioner.output_weight) / inside.sum()
-        loss = loss + config.caption_weight * writing
-        logs["caption"] = writing.item()
+    logs = {"match": loss.item(), "found": (found == own).float().mean().item()}
+    if config.patch_weight:
+        patches, words = model.embed_patches(states), model.embed_texts(batch.words, batch.word_lengths)
+        naming, named = match_patches(patches, words, sharpness(model.patch_logit_scale), batch.patch_words)
+        loss = loss + config.patch_weight * naming
+        logs |= {"patch": naming.item(), "named": named.item()}
     return loss * batch.num_targets, logs
 
 
@@ -92,7 +88,8 @@ def _text(records: Sequence[Record], processor: Processor, config: TrainConfig) 
 
 def _captions(records: Sequence[Record], processor: Processor, config: TrainConfig) -> Dataset:
     length = max_length(config, processor.config)
-    return CaptionDataset(records, processor, num_foils=config.num_foils, max_length=length)
+    wants = {"num_foils": config.num_foils, "with_regions": config.patch_weight > 0}
+    return CaptionDataset(records, processor, **wants, max_length=length)
 
 
 STAGES: dict[str, Stage] = {

@@ -13,6 +13,8 @@ from .talk import HELLO_PICTURE, THANKS, WHO, Turn, say
 
 ONE_WORD = "Answer the question using a single word or phrase."
 BY_LETTER = "Answer with the option's letter from the given choices directly."
+# Rounds a picture. Training asks more of each: the system prompt and the picture are read once for all of them.
+_NUM_ROUNDS: dict[Split, tuple[int, ...]] = {"train": (6, 7, 8, 9), "heldout": (3, 4, 5, 6)}
 _CLOSING_DETAIL = 0.5  # whole descriptions teach the most a token, and at the end they give no answer away
 _BRITISH = (("color", "colour"), ("gray", "grey"), ("in the center", "in the middle"))
 
@@ -29,7 +31,7 @@ class Round:
 
 
 def converse(scene: Scene, rng: random.Random, split: Split) -> list[Round]:
-    """Three to six rounds about a scene, no question twice; now and then with a greeting or thanks.
+    """Several rounds about a scene, no question twice; now and then with a greeting or thanks.
 
     Half of training's conversations end with a full description.
     """
@@ -38,7 +40,7 @@ def converse(scene: Scene, rng: random.Random, split: Split) -> list[Round]:
     asked_before: set[str] = set()
     if rng.random() < 0.06:
         rounds.append(_talk(HELLO_PICTURE, rng, split))
-    wanted = rng.choices((3, 4, 5, 6), (25, 35, 25, 15))[0]
+    wanted = rng.choices(_NUM_ROUNDS[split], (25, 35, 25, 15))[0]
     for _ in range(80):
         asked = _ask(scene, voice)
         if asked is None:

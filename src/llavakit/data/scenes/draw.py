@@ -2,8 +2,9 @@
 
 import math
 from functools import lru_cache
+from itertools import pairwise
 
-from PIL import Image, ImageDraw
+from PIL import Image, ImageDraw, ImageFont
 
 from .backgrounds import paint
 from .fonts import EMOJI, font
@@ -82,9 +83,7 @@ def _glyph(character: str) -> Image.Image:
 def _draw_written(canvas: Image.Image, item: Item, smooth: bool) -> None:
     """Letters as large as the box allows, about its middle; on a board if it is a sign."""
     width, height = item.box[2] - item.box[0], item.box[3] - item.box[1]
-    room = 1.35 if item.style == "sign" else 1.1
-    mask = _letters(item.name, item.font, height / room, width - (room - 1) * height / room, smooth)
-    layers = [(mask, item.rgb)]
+    layers = [(_letters(item.name, _fitting_font(item), smooth), item.rgb)]
     if item.style == "sign":
         layers.insert(0, (Image.new("L", (round(width), round(height)), 255), item.edge))
     x, y = item.center
@@ -95,15 +94,29 @@ def _draw_written(canvas: Image.Image, item: Item, smooth: bool) -> None:
         canvas.paste(color, (round(x - layer.width / 2), round(y - layer.height / 2)), layer)
 
 
-def _letters(text: str, name: str, tall: float, wide: float, smooth: bool) -> Image.Image:
-    """The letters as a mask, their capitals `tall` pixels high unless that makes them wider than `wide`."""
+def letter_extents(item: Item) -> tuple[list[tuple[float, float]], float]:
+    """From where to where each letter of a written item reaches, and half their height: pixels from its middle."""
+    font_ = _fitting_font(item)
+    left, top, right, bottom = font_.getbbox(item.name)
+    ends = [font_.getlength(item.name[:k]) - (left + right) / 2 for k in range(len(item.name) + 1)]
+    return list(pairwise(ends)), (bottom - top) / 2
+
+
+def _fitting_font(item: Item) -> ImageFont.FreeTypeFont:
+    """Capitals as high as the box has room for, unless that makes the letters wider than it."""
+    width, height = item.box[2] - item.box[0], item.box[3] - item.box[1]
+    room = 1.35 if item.style == "sign" else 1.1
+    tall, wide = height / room, width - (room - 1) * height / room
     size = max(8, round(tall / 0.71))
-    left, top, right, bottom = font(name, size).getbbox(text)
-    if right - left > wide:
-        size = max(8, int(size * wide / (right - left)))
-        left, top, right, bottom = font(name, size).getbbox(text)
+    left, _, right, _ = font(item.font, size).getbbox(item.name)
+    return font(item.font, max(8, int(size * wide / (right - left))) if right - left > wide else size)
+
+
+def _letters(text: str, font_: ImageFont.FreeTypeFont, smooth: bool) -> Image.Image:
+    """The letters as a mask."""
+    left, top, right, bottom = font_.getbbox(text)
     mask = Image.new("L", (int(right - left) + 2, int(bottom - top) + 2))
     pen = ImageDraw.Draw(mask)
     pen.fontmode = "L" if smooth else "1"
-    pen.text((1 - left, 1 - top), text, font=font(name, size), fill=255)
+    pen.text((1 - left, 1 - top), text, font=font_, fill=255)
     return mask

@@ -7,6 +7,7 @@ from .captions import LONG_WORDINGS, SHORT_WORDINGS, describe, long_caption, sho
 from .conversation import converse
 from .foils import foils
 from .questions.describe import ONE_SENTENCE
+from .regions import regions
 from .sample import sample_scene
 from .scene import Scene
 from .split import Split, held_out_reasons
@@ -36,7 +37,7 @@ def sample_record(kind: SampleKind, seed: int, index: int, split: Split) -> tupl
 
 
 def caption_record(scene: Scene, name: str, image: str, rng: random.Random) -> Record:
-    """One question and a caption that names everything, with two false captions beside it."""
+    """One question and a caption that names everything, with two false captions and its regions beside it."""
     description = describe(scene, rng)
     short = rng.random() < 0.25
     wording = rng.randrange(SHORT_WORDINGS if short else LONG_WORDINGS)
@@ -49,6 +50,7 @@ def caption_record(scene: Scene, name: str, image: str, rng: random.Random) -> R
             {"from": "gpt", "value": write(description, wording)},
         ],
         "foils": foils(description, lambda changed: write(changed, wording), 2, rng),
+        "regions": regions(scene, rng),
         "objects": [item.name for item in scene.items],
     }
 
