@@ -58,6 +58,7 @@ def test_dots_reach_inside() -> None:
         ("finetune", [*MINE, "start=null"], "start is missing: a model to begin from, or else model and tokenizer"),
         ("finetune", [*MINE, "tokenizer=a.json"], "with start, shape and tokenizer come from there"),
         ("pocket-clip", ["start=pocket"], "stage clip begins anew"),
+        ("pocket-clip", ["micro_batch=8"], "stage clip compares the pictures of a batch with each other"),
         ("pocket-align", ["fresh=[vision]"], "fresh names parts of a start, and there is none"),
         ("pocket-clip", ["model.vision.num_layers=3"], "clip.vision and model.vision are one tower"),
         ("none.yaml", [], "there is no file none.yaml"),

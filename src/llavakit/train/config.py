@@ -71,6 +71,8 @@ class TrainConfig(Config):
                 raise ValueError(f"{key} belongs to stage {stage} and does nothing in stage {self.stage}; leave it out")
         if self.stage == "clip" and (self.clip is None or self.model is None or self.start is not None):
             raise ValueError("stage clip begins anew: give it model, clip and tokenizer, and no start")
+        if self.stage == "clip" and self.micro_batch not in (None, self.batch_size):
+            raise ValueError("stage clip compares the pictures of a batch with each other; leave out micro_batch")
         if self.start is None and (self.model is None or self.tokenizer is None):
             raise ValueError("start is missing: a model to begin from, or else model and tokenizer to begin anew")
         if self.start is not None and (self.model or self.clip or self.tokenizer):

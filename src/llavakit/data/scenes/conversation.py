@@ -15,7 +15,9 @@ ONE_WORD = "Answer the question using a single word or phrase."
 BY_LETTER = "Answer with the option's letter from the given choices directly."
 # Rounds a picture. Training asks more of each: the system prompt and the picture are read once for all of them.
 _NUM_ROUNDS: dict[Split, tuple[int, ...]] = {"train": (6, 7, 8, 9), "heldout": (3, 4, 5, 6)}
-_CLOSING_DETAIL = 0.5  # whole descriptions teach the most a token, and at the end they give no answer away
+_CLOSING_DETAIL = 0.5  # whole descriptions teach the most a token
+_TOLD_LAST = 0.8  # how often descriptions come last, where they give no answer away
+_TOLD = ("caption", "detail")
 _BRITISH = (("color", "colour"), ("gray", "grey"), ("in the center", "in the middle"))
 
 
@@ -33,7 +35,7 @@ class Round:
 def converse(scene: Scene, rng: random.Random, split: Split) -> list[Round]:
     """Several rounds about a scene, no question twice; now and then with a greeting or thanks.
 
-    Half of training's conversations end with a full description.
+    Most of training's conversations have a full description, mostly as the last thing that is said.
     """
     voice = Voice(rng, split)
     rounds: list[Round] = []
@@ -53,9 +55,12 @@ def converse(scene: Scene, rng: random.Random, split: Split) -> list[Round]:
         rounds.append(_in_form(asked, rng, voice.unseen))
         if len(asked_before) == wanted:
             break
-    if split == "train" and rng.random() < _CLOSING_DETAIL and all(r.kind != "detail" for r in rounds):
-        voice.unseen = False
-        rounds.append(_in_form(detail(scene, voice), rng, voice.unseen))
+    if split == "train":
+        if rng.random() < _CLOSING_DETAIL and all(r.kind != "detail" for r in rounds):
+            voice.unseen = False
+            rounds.append(_in_form(detail(scene, voice), rng, voice.unseen))
+        if rng.random() < _TOLD_LAST:
+            rounds.sort(key=lambda told: told.kind in _TOLD)
     if rng.random() < 0.10:
         rounds.append(_talk(rng.choice((THANKS, THANKS, WHO)), rng, split))
     return rounds
