@@ -12,7 +12,7 @@ from torch import Tensor
 
 from llavakit.model import Images
 
-ROUND_TO = 8  # few different widths: each new shape makes oneDNN keep another kernel, gigabytes in a long run
+ROUND_TO = 16  # few different widths: each new shape makes oneDNN keep another kernel, gigabytes in a long run
 IGNORE = -100  # the label of a token that is not learned
 
 

@@ -10,7 +10,7 @@ from torch.nn import functional as F
 
 from llavakit.config import LanguageConfig
 from llavakit.model.cache import KVCache
-from llavakit.model.layers import RMSNorm, rotary_angles, rotate
+from llavakit.model.layers import RMSNorm, attend, rotary_angles, rotate
 
 Angles = tuple[Tensor, Tensor]
 
@@ -41,14 +41,7 @@ class Attention(nn.Module):
         query, key = rotate(query, *angles), rotate(key, *angles)
         if cache is not None:
             key, value = cache.extend(layer, key, value)
-        mixed = F.scaled_dot_product_attention(
-            query,
-            key,
-            value,
-            attn_mask=mask,
-            is_causal=mask is None and query.shape[2] > 1,
-            enable_gqa=self.num_heads != self.num_kv_heads,
-        )
+        mixed = attend(query, key, value, mask=mask, is_causal=mask is None and query.shape[2] > 1)
         return self.o_proj(rearrange(mixed, "batch heads seq dim -> batch seq (heads dim)"))
 
 

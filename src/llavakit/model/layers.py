@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import torch
-from jaxtyping import Float, Int
+from einops import rearrange
+from jaxtyping import Bool, Float, Int
 from torch import Tensor, nn
 from torch.nn import functional as F
 
@@ -14,6 +15,42 @@ def quick_gelu(x: Float[Tensor, "*shape"]) -> Float[Tensor, "*shape"]:
 
 
 ACTIVATIONS = {"quick_gelu": quick_gelu, "gelu": F.gelu}
+
+
+def attend(
+    query: Float[Tensor, "batch heads seq dim"],
+    key: Float[Tensor, "batch kv_heads all dim"],
+    value: Float[Tensor, "batch kv_heads all dim"],
+    *,
+    mask: Bool[Tensor, "seq all"] | None = None,
+    is_causal: bool = False,
+) -> Float[Tensor, "batch heads seq dim"]:
+    """Softmax attention, in which groups of query heads may share a key-value head; `mask` is True where one looks.
+
+    With gradients on CPU it is written out: at a few hundred tokens that is twice as fast as what torch offers there.
+    """
+    if query.device.type == "cpu" and query.requires_grad:
+        return _attend_plainly(query, key, value, mask, is_causal)
+    return F.scaled_dot_product_attention(
+        query, key, value, attn_mask=mask, is_causal=is_causal, enable_gqa=query.shape[1] != key.shape[1]
+    )
+
+
+def _attend_plainly(
+    query: Tensor, key: Tensor, value: Tensor, mask: Bool[Tensor, "seq all"] | None, is_causal: bool
+) -> Tensor:
+    seq, kv_heads = query.shape[2], key.shape[1]
+    if is_causal:
+        mask = torch.ones(seq, seq, dtype=torch.bool, device=query.device).tril()
+    together = rearrange(
+        query * query.shape[-1] ** -0.5, "batch (kv group) seq dim -> batch kv (group seq) dim", kv=kv_heads
+    )
+    scores = together @ key.transpose(-1, -2)
+    if mask is not None:
+        apart = rearrange(scores, "batch kv (group seq) all -> batch kv group seq all", seq=seq)
+        scores = apart.masked_fill(~mask, float("-inf")).flatten(2, 3)
+    mixed = scores.softmax(-1).to(value.dtype) @ value
+    return rearrange(mixed, "batch kv (group seq) dim -> batch (kv group) seq dim", seq=seq)
 
 
 class RMSNorm(nn.Module):

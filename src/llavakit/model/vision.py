@@ -6,10 +6,9 @@ import torch
 from einops import rearrange
 from jaxtyping import Float
 from torch import Tensor, nn
-from torch.nn import functional as F
 
 from llavakit.config import VisionConfig
-from llavakit.model.layers import ACTIVATIONS
+from llavakit.model.layers import ACTIVATIONS, attend
 
 
 class VisionEmbeddings(nn.Module):
@@ -43,7 +42,7 @@ class VisionAttention(nn.Module):
             rearrange(proj(x), "views seq (heads dim) -> views heads seq dim", heads=self.num_heads)
             for proj in (self.q_proj, self.k_proj, self.v_proj)
         )
-        mixed = F.scaled_dot_product_attention(query, key, value)
+        mixed = attend(query, key, value)
         return self.out_proj(rearrange(mixed, "views heads seq dim -> views seq (heads dim)"))
 
 

@@ -12,7 +12,6 @@ from typing import Any
 
 import torch
 from torch import nn
-from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.optim import Optimizer
 
 from llavakit.data.collate import Batch, CaptionBatch
@@ -122,14 +121,9 @@ def train_step(
 
 @contextlib.contextmanager
 def precision(wanted: str, device: torch.device) -> Iterator[None]:
-    """bfloat16 arithmetic where the machine has instructions for it, and the attention that is fastest for training.
-
-    On CPU the fused attention's backward pass is the slower one at the few hundred tokens of a sample.
-    """
+    """bfloat16 arithmetic where the machine has instructions for it."""
     use_bf16 = wanted == "bf16" or (wanted == "auto" and _has_bf16(device))
-    with torch.autocast(device.type, torch.bfloat16, enabled=use_bf16), contextlib.ExitStack() as stack:
-        if device.type == "cpu":
-            stack.enter_context(sdpa_kernel(SDPBackend.MATH))
+    with torch.autocast(device.type, torch.bfloat16, enabled=use_bf16):
         yield
 
 
