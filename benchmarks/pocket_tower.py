@@ -1,0 +1,62 @@
+"""How much of a picture the trained tower names, before any language model reads it; the last line is one JSON.
+
+    llava scenes --kind captions --seed 9 --count 256 --out runs/probe
+    python benchmarks/pocket_tower.py runs/pocket-clip runs/probe/captions-train.json
+
+Of every region, the patch that holds its middle chooses among the words for all regions of all the pictures. Counted
+are the letters found; things and shapes found with size, colour and name, and those of which the name alone is right.
+"""
+
+from __future__ import annotations
+
+import json
+import sys
+from pathlib import Path
+
+import torch
+
+from llavakit.checkpoint.reader import stored_tensors
+from llavakit.data.collate import IGNORE, collate_captions
+from llavakit.data.datasets import CaptionDataset
+from llavakit.data.records import read_records
+from llavakit.evaluate.circumstances import circumstances
+from llavakit.model.clip import Clip
+from llavakit.processing import Processor, Tokenizer
+from llavakit.train.overrides import recipe_config
+
+
+def main(run: str, data: str) -> None:
+    config = recipe_config(f"{run}/config.yaml", [])
+    model = Clip(config.clip).eval()
+    stored = stored_tensors(Path(run) / "model")
+    model.load_state_dict({name: stored[name].read() for name in stored})
+    processor = Processor(config.model, Tokenizer.load(config.tokenizer, config.model.tokens))
+    samples = CaptionDataset(read_records([data]), processor, num_foils=0, with_regions=True, max_length=96)
+    batch = collate_captions([samples[index] for index in range(len(samples))], pad=config.model.tokens.pad)
+    words = [
+        processor.tokenizer.detokenize(tokens[:length].tolist(), skip_special=True)
+        for tokens, length in zip(batch.words, batch.word_lengths, strict=True)
+    ]
+    with torch.inference_mode():
+        patches = model.embed_patches(model.vision.hidden_states(batch.pixels))
+        chosen = (patches @ model.embed_texts(batch.words, batch.word_lengths).T).argmax(-1)
+    kept = batch.patch_words != IGNORE
+    pairs = [(words[a], words[b]) for a, b in zip(batch.patch_words[kept].tolist(), chosen[kept].tolist(), strict=True)]
+    letters = [(own, found) for own, found in pairs if len(own) == 1]
+    drawn = [(own, found) for own, found in pairs if own.startswith(("a small ", "a medium ", "a large "))]
+    result = {
+        "what": f"{len(samples)} pictures, {len(words)} different words to choose from",
+        "letters": _share([own == found for own, found in letters]),
+        "things and shapes": _share([own == found for own, found in drawn]),
+        "their names alone": _share([own.split()[-1] == found.split()[-1] for own, found in drawn]),
+        **circumstances(torch.device("cpu")),
+    }
+    print(json.dumps(result))
+
+
+def _share(right: list[bool]) -> dict[str, float]:
+    return {"n": len(right), "percent": round(100 * sum(right) / len(right), 1)}
+
+
+if __name__ == "__main__":
+    main(*sys.argv[1:])
