@@ -11,6 +11,11 @@ _WORDINGS = (
     "How many {s} are there?", "How many {s} are in the picture?", "How many {s} do you see?",
     "How many {s} can you see?",
     "Count the {s}.", "What is the number of {s}?", "How many {s} are there in the image?",
+    "How many {s} does the picture show?", "How many {s} are shown?", "How many {s} have been drawn?",
+    "How many {s} are here?", "How many {s} can be seen?", "How many {s} in the picture?", "Number of {s}?",
+    "Can you count the {s}?", "Please count the {s}.", "I want to know how many {s} there are.",
+    "Can you tell me how many {s} there are?", "Give me the number of {s}.", "What number of {s} do you see?",
+    "Look at the {s}. How many are there?", "How many of the things are {s}?", "Do you know how many {s} there are?",
 )  # fmt: skip
 _HELD_OUT = ("Could you count the {s} for me?", "Tell me how many {s} this picture has.")
 _WEIGHTS = {0: 0.07, 1: 0.07, 2: 1.0, 3: 1.6, 4: 1.7, 5: 2.0, 6: 0.5}

@@ -10,14 +10,30 @@ ONE_SENTENCE = "Provide a one-sentence caption for the provided image."
 _LIST = (
     "What do you see?", "What is in the picture?", "What things are in the picture?", "What can you see?",
     "What is in this image?", "List the things in the picture.", "What does the picture show?",
+    "What is shown in the picture?", "What does the image show?", "What is in the image?", "List everything you see.",
+    "Tell me what you see.", "Tell me what is in the picture.", "What has been drawn?", "What all is in this drawing?",
+    "Can you list the things in this image?", "What is there to see?", "Can you tell me what is in the picture?",
 )  # fmt: skip
 _DETAIL = (
     "Describe the picture in detail.", "Describe the picture.", "Describe the image.", "Tell me about the picture.",
     "Please describe everything you see.", "What is going on in this picture? Describe it in detail.",
+    "Describe the drawing.", "Describe this image in detail.", "Describe everything in the picture.",
+    "Can you describe the picture?", "Please describe the image in detail.", "Tell me everything about the picture.",
+    "Tell me all about this image.", "I cannot see the picture. Describe it to me.",
+    "Say in detail what is in the picture.",
+    "How would you describe this picture?", "Write a description of the image.",
+    "Give a detailed account of the image.",
+    "What is in the picture, and where is it?", "Describe all that is to be seen.",
 )  # fmt: skip
 _DETAIL_HELD_OUT = ("Give me a full description of this picture.", "Explain everything that has been drawn here.")
 _ABSENT = ("What color is the {n}?", "Where is the {n}?", "How big is the {n}?", "What is next to the {n}?",
-           "Which color does the {n} have?", "What is to the left of the {n}?")  # fmt: skip
+           "Which color does the {n} have?", "What is to the left of the {n}?", "Tell me where the {n} is.",
+           "Where in the picture is the {n}?", "Can you tell me where the {n} is?",
+           "In what part of the image is the {n}?",
+           "How large is the {n}?", "What size has the {n}?", "What is above the {n}?", "What is below the {n}?",
+           "What do you see to the right of the {n}?", "Show me where the {n} is.", "What stands beside the {n}?",
+           "What do you think of the {n}?", "Is the {n} small or large?", "Describe the {n}.", "What is the {n} doing?",
+           "Tell me about the {n}.", "Where did they put the {n}?")  # fmt: skip
 
 
 def caption(scene: Scene, voice: Voice) -> Asked:

@@ -11,7 +11,14 @@ _WORDINGS = (
     "Is there {a} in the picture?", "Is there {a}?", "Do you see {a}?", "Can you see {a} in the image?",
     "Is there {a} in the image?", "Does the picture show {a}?", "Are there any {s}?",
     "Are there any {s} in the picture?",
-    "Do you see any {s}?",
+    "Do you see any {s}?", "Is there {a} here?", "Is there {a} in this drawing?", "Is {a} in the picture?",
+    "Is {a} shown?", "Is {a} to be seen?", "Can {a} be seen in the picture?", "Can you see any {s}?",
+    "Can you make out {a}?", "Does the image show {a}?", "Does the picture have {a} in it?", "Did they draw {a}?",
+    "Does this drawing include {a}?", "Has anybody drawn {a}?", "Have any {s} been drawn?", "Any {s} here?",
+    "Any {s} in the image?", "Are there {s}?", "Are {s} in the picture?", "Do you notice {a}?",
+    "Do you notice any {s} in this drawing?", "Is there {a} anywhere?", "Could there be {a} in the image?",
+    "Tell me if there is {a} in the picture.", "Please check whether there is {a}.", "I wonder if there is {a}.",
+    "Is it true that there is {a} in the picture?", "Do I have {a} in my drawing?", "Look at it. Is there {a}?",
 )  # fmt: skip
 _HELD_OUT = ("Can you spot {a} here?", "Does this image contain {a}?", "Would you find any {s} in this picture?")
 _WRITING = ("Is there a word or a number in the picture?", "Is anything written in the picture?", "Is there any text?")
