@@ -16,23 +16,20 @@ from pathlib import Path
 import torch
 
 from llavakit.checkpoint.reader import stored_tensors
-from llavakit.data.collate import IGNORE, collate_captions
-from llavakit.data.datasets import CaptionDataset
-from llavakit.data.records import read_records
+from llavakit.data.collate import IGNORE
 from llavakit.evaluate.circumstances import circumstances
-from llavakit.model.clip import Clip
-from llavakit.processing import Processor, Tokenizer
 from llavakit.train.overrides import recipe_config
+from llavakit.train.setup import prepare
+from llavakit.train.stages import STAGES
 
 
 def main(run: str, data: str) -> None:
-    config = recipe_config(f"{run}/config.yaml", [])
-    model = Clip(config.clip).eval()
+    config = recipe_config(f"{run}/config.yaml", [f"data={data}", "num_foils=0", "device=cpu"])
+    setup = prepare(config)
+    model, processor, samples = setup.model.eval(), setup.processor, setup.dataset
     stored = stored_tensors(Path(run) / "model")
     model.load_state_dict({name: stored[name].read() for name in stored})
-    processor = Processor(config.model, Tokenizer.load(config.tokenizer, config.model.tokens))
-    samples = CaptionDataset(read_records([data]), processor, num_foils=0, with_regions=True, max_length=96)
-    batch = collate_captions([samples[index] for index in range(len(samples))], pad=config.model.tokens.pad)
+    batch = STAGES["clip"].collate([samples[index] for index in range(len(samples))], pad=setup.pad)
     words = [
         processor.tokenizer.detokenize(tokens[:length].tolist(), skip_special=True)
         for tokens, length in zip(batch.words, batch.word_lengths, strict=True)

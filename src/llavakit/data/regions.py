@@ -25,20 +25,20 @@ class Region:
 def read_regions(given: Any, where: str) -> list[Region]:
     """The `regions` of a sample; raises `DataError` for anything but boxes with words."""
     try:
-        regions = [Region(_box(each.get("box")), each["text"]) for each in given]
+        return [_region(each) for each in given]
     except (TypeError, KeyError, ValueError, AttributeError):
-        regions = [Region(None, "")]
-    if not all(isinstance(region.text, str) and region.text for region in regions):
         wanted = "a list of objects with 'box' (left, top, right, bottom) and 'text'"
-        raise DataError(f"{where}: 'regions' should be {wanted}, not {given!r}")
-    return regions
+        raise DataError(f"{where}: 'regions' should be {wanted}, not {given!r}") from None
 
 
-def _box(given: Any) -> Box | None:
-    if given is None:
-        return None
-    left, top, right, bottom = (float(side) for side in given)
-    return left, top, right, bottom
+def _region(given: Any) -> Region:
+    text, box = given["text"], given.get("box")
+    if not isinstance(text, str) or not text:
+        raise ValueError
+    if box is None:
+        return Region(None, text)
+    left, top, right, bottom = (float(side) for side in box)
+    return Region((left, top, right, bottom), text)
 
 
 def patch_texts(
@@ -50,11 +50,18 @@ def patch_texts(
     of all, from left to right. Other patches are `part of` the smallest region that covers their middle. So every
     region has one patch that stands for it, and can be counted.
     """
-    view = _View(picture_size, vision, resize_mode)
-    boxes = [(view.in_patches(region.box), region.text) for region in regions if region.box]
+    scale, *shift = view_of(*picture_size, vision.image_size, resize_mode)
+
+    def in_patches(box: Box) -> Box:
+        left, top, right, bottom = (
+            (side * scale + by) / vision.patch_size for side, by in zip(box, shift * 2, strict=True)
+        )
+        return left, top, right, bottom
+
+    boxes = [(in_patches(region.box), region.text) for region in regions if region.box]
     middles = sorted(((left + right) / 2, (top + bottom) / 2, text) for (left, top, right, bottom), text in boxes)
     by_area = sorted(boxes, key=lambda each: (each[0][2] - each[0][0]) * (each[0][3] - each[0][1]))
-    picture = view.in_patches((0, 0, *picture_size))
+    picture = in_patches((0, 0, *picture_size))
     ground = [(picture, region.text) for region in regions if region.box is None]
     texts: list[str | None] = []
     for row, column in product(range(vision.image_size // vision.patch_size), repeat=2):
@@ -62,20 +69,6 @@ def patch_texts(
         covering = (f"part of {text}" for box, text in by_area + ground if _covers(box, column + 0.5, row + 0.5))
         texts.append(" ".join(held) if held else next(covering, None))
     return texts
-
-
-class _View:
-    """From pixels of a picture to patches of the tower's view of it."""
-
-    def __init__(self, picture_size: tuple[int, int], vision: VisionConfig, resize_mode: ResizeMode) -> None:
-        self.scale, *self.shift = view_of(*picture_size, vision.image_size, resize_mode)
-        self.patch = vision.patch_size
-
-    def in_patches(self, box: Box) -> Box:
-        left, top, right, bottom = (
-            (side * self.scale + shift) / self.patch for side, shift in zip(box, self.shift * 2, strict=True)
-        )
-        return left, top, right, bottom
 
 
 def _covers(box: Box, x: float, y: float) -> bool:

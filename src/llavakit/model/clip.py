@@ -43,7 +43,7 @@ class Clip(nn.Module):
 
     def embed_patches(self, states: list[Float[Tensor, "views seq width"]]) -> Float[Tensor, "views patches embed"]:
         """A unit vector for each patch, from the very layer that LLaVA reads."""
-        features = states[self.config.vision.num_used_layers][:, 1:]
+        features = self.vision.select(states)[:, -self.config.vision.num_patches :]
         return F.normalize(self.patch_projection(features).float(), dim=-1)
 
     def embed_texts(

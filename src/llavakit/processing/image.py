@@ -181,9 +181,8 @@ def view_of(width: int, height: int, size: int, resize_mode: ResizeMode) -> tupl
         side = max(width, height)
         scale = size / side
         return scale, (side - width) // 2 * scale, (side - height) // 2 * scale
-    short = min(width, height)
-    x, y = (-((int(size * length / short) - size) // 2) for length in (width, height))
-    return size / short, x, y
+    _, (left, top) = _middle(width, height, size)
+    return size / min(width, height), -left, -top
 
 
 def preprocess(image: Image.Image, vision: VisionConfig, resize_mode: ResizeMode) -> Float32[np.ndarray, "3 size size"]:
@@ -205,15 +204,21 @@ def preprocess(image: Image.Image, vision: VisionConfig, resize_mode: ResizeMode
 def _crop(image: Image.Image, size: int) -> Image.Image:
     """Shortest edge to `size`, centre crop."""
     width, height = image.size
-    short = min(width, height)
-    new_width, new_height = int(size * width / short), int(size * height / short)
-    left, top = (new_width - size) // 2, (new_height - size) // 2
-    if max(width, height) > _THIN * short:  # only the part that stays, equal but for the last bit of rounding
+    (new_width, new_height), (left, top) = _middle(width, height, size)
+    if max(width, height) > _THIN * min(width, height):
+        # Only the part that stays, equal but for the last bit of rounding.
         x, y = width / new_width, height / new_height
         box = (left * x, top * y, (left + size) * x, (top + size) * y)
         return image.resize((size, size), Image.Resampling.BICUBIC, box=box)
     resized = image.resize((new_width, new_height), Image.Resampling.BICUBIC)
     return resized.crop((left, top, left + size, top + size))
+
+
+def _middle(width: int, height: int, size: int) -> tuple[tuple[int, int], tuple[int, int]]:
+    """The size of a picture whose shortest edge becomes `size`, and where its middle square begins."""
+    short = min(width, height)
+    new_width, new_height = int(size * width / short), int(size * height / short)
+    return (new_width, new_height), ((new_width - size) // 2, (new_height - size) // 2)
 
 
 def _pad(image: Image.Image, size: int, fill: tuple[int, ...]) -> Image.Image:

@@ -119,12 +119,10 @@ def train_step(
     return {**figures, "grad_norm": norm, "tokens": targets}
 
 
-@contextlib.contextmanager
-def precision(wanted: str, device: torch.device) -> Iterator[None]:
+def precision(wanted: str, device: torch.device) -> torch.autocast:
     """bfloat16 arithmetic where the machine has instructions for it."""
     use_bf16 = wanted == "bf16" or (wanted == "auto" and _has_bf16(device))
-    with torch.autocast(device.type, torch.bfloat16, enabled=use_bf16):
-        yield
+    return torch.autocast(device.type, torch.bfloat16, enabled=use_bf16)
 
 
 def _has_bf16(device: torch.device) -> bool:

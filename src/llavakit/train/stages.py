@@ -88,8 +88,9 @@ def _text(records: Sequence[Record], processor: Processor, config: TrainConfig) 
 
 def _captions(records: Sequence[Record], processor: Processor, config: TrainConfig) -> Dataset:
     length = max_length(config, processor.config)
-    wants = {"num_foils": config.num_foils, "with_regions": config.patch_weight > 0}
-    return CaptionDataset(records, processor, **wants, max_length=length)
+    return CaptionDataset(
+        records, processor, num_foils=config.num_foils, with_regions=config.patch_weight > 0, max_length=length
+    )
 
 
 STAGES: dict[str, Stage] = {

@@ -6,6 +6,7 @@ from typing import Any
 
 from .captions import Group, phrase
 from .draw import letter_extents
+from .layout import Box
 from .scene import Item, Scene
 
 Region = dict[str, Any]  # "text", and "box": left, top, right, bottom in whole pixels
@@ -26,11 +27,11 @@ def regions(scene: Scene, rng: random.Random) -> list[Region]:
     return found
 
 
-def _region(box: tuple[float, float, float, float], text: str) -> Region:
+def _region(box: Box, text: str) -> Region:
     return {"box": [round(side) for side in box], "text": text}
 
 
-def _letters(item: Item) -> list[tuple[str, tuple[float, float, float, float]]]:
+def _letters(item: Item) -> list[tuple[str, Box]]:
     """Each letter with its box, turned as the word is about its middle."""
     x, y = item.center
     turn = math.radians(-item.angle)

@@ -8,10 +8,10 @@ from .refer import referable
 _WORDINGS = (
     "What color is {it}?", "What is the color of {it}?", "Which color is {it}?", "What color does {it} have?",
     "Tell me the color of {it}.", "Which color does {it} have?", "What color has {it}?",
-    "What color would you call {it}?",
-    "Can you tell me the color of {it}?", "What is the color that {it} has?", "Tell me which color {it} is.",
-    "I want to know the color of {it}.", "Which color do you see on {it}?", "What color did they give {it}?",
-    "Say what color {it} is.", "What color was used for {it}?", "Look at {it}. Which color is it?",
+    "What color would you call {it}?", "Can you tell me the color of {it}?", "What is the color that {it} has?",
+    "Tell me which color {it} is.", "I want to know the color of {it}.", "Which color do you see on {it}?",
+    "What color did they give {it}?", "Say what color {it} is.", "What color was used for {it}?",
+    "Look at {it}. Which color is it?",
 )  # fmt: skip
 _HELD_OUT = ("In what color is {it} drawn?", "Could you name the color of {it}?")
 _BEHIND = ("What color is the background?", "What is the color of the background?", "Which color is the background?")

@@ -9,8 +9,7 @@ from .refer import absent, clear_name, counts, many
 
 _WORDINGS = (
     "How many {s} are there?", "How many {s} are in the picture?", "How many {s} do you see?",
-    "How many {s} can you see?",
-    "Count the {s}.", "What is the number of {s}?", "How many {s} are there in the image?",
+    "How many {s} can you see?", "Count the {s}.", "What is the number of {s}?", "How many {s} are there in the image?",
     "How many {s} does the picture show?", "How many {s} are shown?", "How many {s} have been drawn?",
     "How many {s} are here?", "How many {s} can be seen?", "How many {s} in the picture?", "Number of {s}?",
     "Can you count the {s}?", "Please count the {s}.", "I want to know how many {s} there are.",

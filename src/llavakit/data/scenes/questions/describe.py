@@ -20,20 +20,20 @@ _DETAIL = (
     "Describe the drawing.", "Describe this image in detail.", "Describe everything in the picture.",
     "Can you describe the picture?", "Please describe the image in detail.", "Tell me everything about the picture.",
     "Tell me all about this image.", "I cannot see the picture. Describe it to me.",
-    "Say in detail what is in the picture.",
-    "How would you describe this picture?", "Write a description of the image.",
-    "Give a detailed account of the image.",
+    "Say in detail what is in the picture.", "How would you describe this picture?",
+    "Write a description of the image.", "Give a detailed account of the image.",
     "What is in the picture, and where is it?", "Describe all that is to be seen.",
 )  # fmt: skip
 _DETAIL_HELD_OUT = ("Give me a full description of this picture.", "Explain everything that has been drawn here.")
-_ABSENT = ("What color is the {n}?", "Where is the {n}?", "How big is the {n}?", "What is next to the {n}?",
-           "Which color does the {n} have?", "What is to the left of the {n}?", "Tell me where the {n} is.",
-           "Where in the picture is the {n}?", "Can you tell me where the {n} is?",
-           "In what part of the image is the {n}?",
-           "How large is the {n}?", "What size has the {n}?", "What is above the {n}?", "What is below the {n}?",
-           "What do you see to the right of the {n}?", "Show me where the {n} is.", "What stands beside the {n}?",
-           "What do you think of the {n}?", "Is the {n} small or large?", "Describe the {n}.", "What is the {n} doing?",
-           "Tell me about the {n}.", "Where did they put the {n}?")  # fmt: skip
+_ABSENT = (
+    "What color is the {n}?", "Where is the {n}?", "How big is the {n}?", "What is next to the {n}?",
+    "Which color does the {n} have?", "What is to the left of the {n}?", "Tell me where the {n} is.",
+    "Where in the picture is the {n}?", "Can you tell me where the {n} is?", "In what part of the image is the {n}?",
+    "How large is the {n}?", "What size has the {n}?", "What is above the {n}?", "What is below the {n}?",
+    "What do you see to the right of the {n}?", "Show me where the {n} is.", "What stands beside the {n}?",
+    "What do you think of the {n}?", "Is the {n} small or large?", "Describe the {n}.", "What is the {n} doing?",
+    "Tell me about the {n}.", "Where did they put the {n}?",
+)  # fmt: skip
 
 
 def caption(scene: Scene, voice: Voice) -> Asked:

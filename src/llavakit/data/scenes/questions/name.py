@@ -10,9 +10,9 @@ from .refer import many
 _ONE = (
     "What is this?", "What is it?", "What is shown here?", "What is that?", "What's this?", "What is drawn here?",
     "What thing is this?", "What does this show?", "What is in the picture?", "What do you call this?",
-    "What have I drawn?",
-    "Tell me what this is.", "Can you tell me what it is?", "What do you see here?", "What is to be seen here?",
-    "Do you know what this is?", "What is the name of this?", "What is this thing?", "Say what this is.",
+    "What have I drawn?", "Tell me what this is.", "Can you tell me what it is?", "What do you see here?",
+    "What is to be seen here?", "Do you know what this is?", "What is the name of this?", "What is this thing?",
+    "Say what this is.",
 )  # fmt: skip
 _ONE_HELD_OUT = ("Could you tell me what this is?", "What has somebody drawn here?")
 _MANY = ("What are these?", "What are they?", "What are the things in the picture?")

@@ -9,20 +9,21 @@ from .refer import referable
 
 _WHERE = (
     "Where is {it}?", "Where is {it} in the picture?", "In which part of the picture is {it}?",
-    "Where do you see {it}?",
-    "What is the position of {it}?", "Where can I find {it}?", "Where exactly is {it}?", "Where in the image is {it}?",
-    "Where in this drawing is {it}?", "Where has {it} been drawn?", "Where was {it} put?", "Where did they put {it}?",
-    "Where should I look for {it}?", "Can you tell me where {it} is?", "Tell me where {it} is.",
-    "Show me where {it} is.",
+    "Where do you see {it}?", "What is the position of {it}?", "Where can I find {it}?", "Where exactly is {it}?",
+    "Where in the image is {it}?", "Where in this drawing is {it}?", "Where has {it} been drawn?",
+    "Where was {it} put?", "Where did they put {it}?", "Where should I look for {it}?",
+    "Can you tell me where {it} is?", "Tell me where {it} is.", "Show me where {it} is.",
     "Please tell me the position of {it}.", "In what part of the image is {it}?", "What part of the image is {it} in?",
     "Which part of the picture has {it} in it?", "What is the place of {it}?", "I cannot see {it}. Where is it?",
     "Point me to {it}.", "On what part of the page is {it}?", "Do you know where {it} is?",
 )  # fmt: skip
 _WHERE_HELD_OUT = ("Whereabouts in the image is {it}?", "At which place is {it}?")
-_WHAT = ("What is {there}?", "What is {there} of the picture?", "What do you see {there}?", "Which thing is {there}?",
-         "What is shown {there}?", "What can you see {there}?", "What did they put {there}?", "What stands {there}?",
-         "Tell me what is {there}.", "Can you tell me what is {there}?", "What thing do you see {there}?",
-         "What is it that is {there}?", "Look {there}. What is it?")  # fmt: skip
+_WHAT = (
+    "What is {there}?", "What is {there} of the picture?", "What do you see {there}?", "Which thing is {there}?",
+    "What is shown {there}?", "What can you see {there}?", "What did they put {there}?", "What stands {there}?",
+    "Tell me what is {there}.", "Can you tell me what is {there}?", "What thing do you see {there}?",
+    "What is it that is {there}?", "Look {there}. What is it?",
+)  # fmt: skip
 _WHAT_HELD_OUT = ("What has been drawn {there}?",)
 _ALL = tuple(name for row in PLACES for name in row)
 

@@ -7,13 +7,13 @@ from .asked import Asked, Voice, capital, yes_or_no
 
 _SAYS = (
     "What does it say?", "What is written in the picture?", "What does the {k} say?", "Read the {k}.",
-    "What {k} is it?",
-    "Which {k} is written here?", "What is the {k} in the picture?", "Can you read the {k}?", "What {k} do you see?",
-    "Read the text.", "What does the text say?", "What does the image say?", "What text is in the picture?",
-    "What has been written?", "What is the text?", "Tell me what it says.", "Tell me what is written.",
-    "Can you tell me what it says?", "Can you read it?", "Read it to me.", "What {k} has been written here?",
-    "Which {k} is in the picture?", "What are the letters?", "What does the writing say?", "Please read the {k}.",
-    "Which {k} do you see?", "What is written there?", "Tell me the {k} in the image.", "What does this say?",
+    "What {k} is it?", "Which {k} is written here?", "What is the {k} in the picture?", "Can you read the {k}?",
+    "What {k} do you see?", "Read the text.", "What does the text say?", "What does the image say?",
+    "What text is in the picture?", "What has been written?", "What is the text?", "Tell me what it says.",
+    "Tell me what is written.", "Can you tell me what it says?", "Can you read it?", "Read it to me.",
+    "What {k} has been written here?", "Which {k} is in the picture?", "What are the letters?",
+    "What does the writing say?", "Please read the {k}.", "Which {k} do you see?", "What is written there?",
+    "Tell me the {k} in the image.", "What does this say?",
 )  # fmt: skip
 _SAYS_HELD_OUT = ("Please read out what is written.", "Which {k} can be read here?")
 _THERE = (

@@ -14,24 +14,24 @@ _HOW = (
     "Where is {a}, relative to {b}?", "What is the position of {a} relative to {b}?", "Looking at {b}, where is {a}?",
     "In which direction from {b} is {a}?", "In what direction is {a} from {b}?",
     "Tell me where {a} is in relation to {b}.", "Can you tell me on which side of {b} {a} is?",
-    "Starting at {b}, where is {a}?",
-    "Going from {b} to {a}, which way is it?", "Compared to {b}, where is {a}?", "With respect to {b}, where is {a}?",
-    "Is {a} left, right, above or below {b}?", "Which way from {b} is {a}?", "If I look at {b}, where is {a} then?",
+    "Starting at {b}, where is {a}?", "Going from {b} to {a}, which way is it?", "Compared to {b}, where is {a}?",
+    "With respect to {b}, where is {a}?", "Is {a} left, right, above or below {b}?", "Which way from {b} is {a}?",
+    "If I look at {b}, where is {a} then?",
 )  # fmt: skip
 _HOW_HELD_OUT = ("Seen from {b}, where is {a}?",)
-_WHETHER = ("Is {a} {rel} {b}?", "Is {a} {rel} {b} in the picture?", "Can you see {a} {rel} {b}?",
-            "Do you see {a} {rel} {b}?",
-            "Does {a} stand {rel} {b}?", "Is it true that {a} is {rel} {b}?",
-            "Is {a} drawn {rel} {b}?", "Do you think {a} is {rel} {b}?", "Tell me if {a} is {rel} {b}.",
-            "I think {a} is {rel} {b}. Am I right?", "Check whether {a} is {rel} {b}.",
-            "Can it be that {a} is {rel} {b}?",
-            "Has {a} been put {rel} {b}?")  # fmt: skip
+_WHETHER = (
+    "Is {a} {rel} {b}?", "Is {a} {rel} {b} in the picture?", "Can you see {a} {rel} {b}?", "Do you see {a} {rel} {b}?",
+    "Does {a} stand {rel} {b}?", "Is it true that {a} is {rel} {b}?", "Is {a} drawn {rel} {b}?",
+    "Do you think {a} is {rel} {b}?", "Tell me if {a} is {rel} {b}.", "I think {a} is {rel} {b}. Am I right?",
+    "Check whether {a} is {rel} {b}.", "Can it be that {a} is {rel} {b}?", "Has {a} been put {rel} {b}?",
+)  # fmt: skip
 _WHETHER_HELD_OUT = ("Would you say that {a} is {rel} {b}?",)
-_WHAT = ("What is {rel} {b}?", "Which thing is {rel} {b}?", "What do you see {rel} {b}?", "What stands {rel} {b}?",
-         "What can you see {rel} {b}?", "What is shown {rel} {b}?", "Tell me what is {rel} {b}.",
-         "What has been put {rel} {b}?",
-         "What thing do you see {rel} {b}?", "Can you tell me what is {rel} {b}?", "What is drawn {rel} {b}?",
-         "Look at {b}. What is {rel} it?", "Which thing stands {rel} {b}?")  # fmt: skip
+_WHAT = (
+    "What is {rel} {b}?", "Which thing is {rel} {b}?", "What do you see {rel} {b}?", "What stands {rel} {b}?",
+    "What can you see {rel} {b}?", "What is shown {rel} {b}?", "Tell me what is {rel} {b}.",
+    "What has been put {rel} {b}?", "What thing do you see {rel} {b}?", "Can you tell me what is {rel} {b}?",
+    "What is drawn {rel} {b}?", "Look at {b}. What is {rel} it?", "Which thing stands {rel} {b}?",
+)  # fmt: skip
 _WHAT_HELD_OUT = ("Which item is located {rel} {b}?",)
 _BETWEEN = ("What is between {b} and {c}?", "Which thing is between {b} and {c}?", "What stands between {b} and {c}?")
 _SAID = {
