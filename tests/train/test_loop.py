@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import shutil
 from collections.abc import Callable
 
 import pytest
@@ -77,18 +76,6 @@ def test_the_tower_has_its_own_rate(configure: Configure) -> None:
     rates = {id(p): group["peak"] for o in optimizers for group in o.param_groups for p in group["params"]}
     assert {rates[id(p)] for p in model.vision.parameters()} == {1e-4}
     assert {rates[id(p)] for p in [*model.projector.parameters(), *model.language.parameters()]} == {1e-2}
-
-
-@pytest.mark.slow
-@pytest.mark.skipif(shutil.which("g++") is None, reason="compiling layers needs a C++ compiler")
-@pytest.mark.parametrize("stage", STAGES)
-def test_compiled_layers_learn_the_same(stage: str, configure: Configure) -> None:
-    plain, compiled = (configure(stage, out=f"{configure(stage).out}-{on}", compile=on) for on in (False, True))
-    setups = [prepare(config) for config in (plain, compiled)]
-    for setup, config in zip(setups, (plain, compiled), strict=True):
-        fit(setup, config)
-    for (name, one), other in zip(setups[0].model.named_parameters(), setups[1].model.parameters(), strict=True):
-        torch.testing.assert_close(one, other, rtol=1e-3, atol=1e-3, msg=lambda said, name=name: f"{name}: {said}")
 
 
 @pytest.mark.parametrize("stage", STAGES)
