@@ -4,12 +4,13 @@
     python benchmarks/pocket_tower.py runs/pocket-clip runs/probe/captions-train.json
 
 Of every region, the patch that holds its middle chooses among the words for all regions of all the pictures. Counted
-are the letters found; things and shapes found with size, colour and name, and those of which the name alone is right.
+are letters that stand alone in their patch, and of things and shapes how much of their words is right.
 """
 
 from __future__ import annotations
 
 import json
+import re
 import sys
 from pathlib import Path
 
@@ -21,6 +22,9 @@ from llavakit.evaluate.circumstances import circumstances
 from llavakit.train.overrides import recipe_config
 from llavakit.train.setup import prepare
 from llavakit.train.stages import STAGES
+
+LETTER = re.compile(r"[A-Z0-9] in [a-z]+$")
+PLACE = re.compile(r" (at|on|in) the (top|left|right|bottom|center).*")
 
 
 def main(run: str, data: str) -> None:
@@ -39,16 +43,22 @@ def main(run: str, data: str) -> None:
         chosen = (patches @ model.embed_texts(batch.words, batch.word_lengths).T).argmax(-1)
     kept = batch.patch_words != IGNORE
     pairs = [(words[a], words[b]) for a, b in zip(batch.patch_words[kept].tolist(), chosen[kept].tolist(), strict=True)]
-    letters = [(own, found) for own, found in pairs if len(own) == 1]
+    letters = [(own, found) for own, found in pairs if LETTER.match(own)]
     drawn = [(own, found) for own, found in pairs if own.startswith(("a small ", "a medium ", "a large "))]
     result = {
         "what": f"{len(samples)} pictures, {len(words)} different words to choose from",
-        "letters": _share([own == found for own, found in letters]),
-        "things and shapes": _share([own == found for own, found in drawn]),
-        "their names alone": _share([own.split()[-1] == found.split()[-1] for own, found in drawn]),
+        "letters": _share([own[0] == found[0] and bool(LETTER.match(found)) for own, found in letters]),
+        "things and shapes, with size and colour": _share([_looks(own) == _looks(found) for own, found in drawn]),
+        "their names alone": _share([_looks(own).split()[-1] == _looks(found).split()[-1] for own, found in drawn]),
+        "with place and number as well": _share([own == found for own, found in drawn]),
         **circumstances(torch.device("cpu")),
     }
     print(json.dumps(result))
+
+
+def _looks(text: str) -> str:
+    """`a small red circle` of `a small red circle at the top left, one of two circles`."""
+    return PLACE.sub("", text.split(",")[0])
 
 
 def _share(right: list[bool]) -> dict[str, float]:

@@ -13,7 +13,7 @@ from llavakit.processing import TextSegment, render, train_tokenizer
 from llavakit.train.config import TrainConfig
 
 ROOT = Path("runs/pocket-data")
-SAMPLES = {"captions": (1, 200_000), "mixed": (2, 120_000), "language": (3, 60_000)}  # kind: (seed, count)
+SAMPLES = {"captions": (1, 200_000), "mixed": (2, 200_000), "language": (3, 60_000)}  # kind: (seed, count)
 LETTERS = re.compile(r"\b(?!USER|ASSISTANT)[A-Z0-9]{2,}\b")  # words on signs are to be spelt, one token a letter
 TOKENIZER_RECORDS = 40_000
 

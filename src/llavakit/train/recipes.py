@@ -41,7 +41,7 @@ def pocket_clip() -> TrainConfig:
         tokenizer=pocket_tokenizer("captions"),
         model=POCKET,
         clip=ClipConfig(vision=POCKET_VISION, text=small),
-        steps=3200,
+        steps=2800,
         batch_size=96,
         max_length=96,
         optimizer="muon",
@@ -96,14 +96,14 @@ def pocket_instruct() -> TrainConfig:
 
     Nearly every word of a caption has to be read off the picture, few words of an answer do: without captions, a
     small language model learns to answer long before it learns to look. Conversations stand twice in the list, so
-    that they are somewhat more than half.
+    that they are two thirds.
     """
     return TrainConfig(
         stage="instruct",
         data=(pocket_data("captions"), pocket_data("mixed"), pocket_data("mixed")),
         out="runs/pocket-instruct",
         start="runs/pocket-align/model",
-        steps=1900,
+        steps=3800,
         batch_size=64,
         micro_batch=8,
         max_length=512,

@@ -6,7 +6,6 @@ from dataclasses import dataclass
 
 from .questions import FAMILIES, Asked, Voice
 from .questions.asked import capital
-from .questions.describe import detail
 from .scene import Scene
 from .split import Split
 from .talk import HELLO_PICTURE, THANKS, WHO, Turn, say
@@ -14,8 +13,7 @@ from .talk import HELLO_PICTURE, THANKS, WHO, Turn, say
 ONE_WORD = "Answer the question using a single word or phrase."
 BY_LETTER = "Answer with the option's letter from the given choices directly."
 # Rounds a picture. Training asks more of each: the system prompt and the picture are read once for all of them.
-_NUM_ROUNDS: dict[Split, tuple[int, ...]] = {"train": (6, 7, 8, 9), "heldout": (3, 4, 5, 6)}
-_CLOSING_DETAIL = 0.5  # whole descriptions teach the most a token
+_NUM_ROUNDS: dict[Split, tuple[int, ...]] = {"train": (9, 10, 11, 12), "heldout": (3, 4, 5, 6)}
 _TOLD_LAST = 0.8  # how often descriptions come last, where they give no answer away
 _TOLD = ("caption", "detail")
 _BRITISH = (("color", "colour"), ("gray", "grey"), ("in the center", "in the middle"))
@@ -33,21 +31,18 @@ class Round:
 
 
 def converse(scene: Scene, rng: random.Random, split: Split) -> list[Round]:
-    """Several rounds about a scene, no question twice; now and then with a greeting or thanks.
-
-    Most of training's conversations have a full description, mostly as the last thing that is said.
-    """
+    """Several rounds about a scene, no question twice and one description at most; now and then a greeting or thanks."""
     voice = Voice(rng, split)
     rounds: list[Round] = []
     asked_before: set[str] = set()
     if rng.random() < 0.06:
         rounds.append(_talk(HELLO_PICTURE, rng, split))
-    wanted = rng.choices(_NUM_ROUNDS[split], (25, 35, 25, 15))[0]
+    wanted = min(rng.choices(_NUM_ROUNDS[split], (25, 35, 25, 15))[0], 3 + 2 * len(scene.items))
     for _ in range(80):
         asked = _ask(scene, voice)
         if asked is None:
             continue
-        matter = asked.question if asked.kind == "existence" else asked.sentence
+        matter = "all" if asked.kind in _TOLD else asked.question if asked.kind == "existence" else asked.sentence
         if matter in asked_before:
             continue
         asked_before.add(matter)
@@ -55,12 +50,8 @@ def converse(scene: Scene, rng: random.Random, split: Split) -> list[Round]:
         rounds.append(_in_form(asked, rng, voice.unseen))
         if len(asked_before) == wanted:
             break
-    if split == "train":
-        if rng.random() < _CLOSING_DETAIL and all(r.kind != "detail" for r in rounds):
-            voice.unseen = False
-            rounds.append(_in_form(detail(scene, voice), rng, voice.unseen))
-        if rng.random() < _TOLD_LAST:
-            rounds.sort(key=lambda told: told.kind in _TOLD)
+    if split == "train" and rng.random() < _TOLD_LAST:
+        rounds.sort(key=lambda told: told.kind in _TOLD)
     if rng.random() < 0.10:
         rounds.append(_talk(rng.choice((THANKS, THANKS, WHO)), rng, split))
     return rounds
@@ -82,9 +73,9 @@ def _in_form(asked: Asked, rng: random.Random, unseen: bool) -> Round:
     question = asked.question if asked.kind == "caption" else _as_typed(asked.question, rng)
     chance = rng.random()
     if asked.brief and isinstance(asked.short, str):
-        if chance < 0.47:
+        if chance < 0.44:
             return Round(asked.kind, f"{question}\n{ONE_WORD}", capital(asked.short), asked.short, unseen)
-        if chance < (0.60 if len(asked.wrong) > 1 else 0.50) and asked.wrong and asked.short not in asked.wrong:
+        if chance < (0.62 if len(asked.wrong) > 1 else 0.47) and asked.wrong and asked.short not in asked.wrong:
             return _with_options(asked, question, rng, unseen)
     return Round(asked.kind, question, asked.sentence, asked.short, unseen)
 

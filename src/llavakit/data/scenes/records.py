@@ -50,7 +50,7 @@ def caption_record(scene: Scene, name: str, image: str, rng: random.Random) -> R
             {"from": "gpt", "value": write(description, wording)},
         ],
         "foils": foils(description, lambda changed: write(changed, wording), 2, rng),
-        "regions": regions(scene, rng),
+        "regions": regions(scene),
         "objects": [item.name for item in scene.items],
     }
 

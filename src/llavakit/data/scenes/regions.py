@@ -1,29 +1,36 @@
 """Regions of a picture and the words for each: what teaches the tower which patch shows what."""
 
 import math
-import random
+from collections import Counter
 from typing import Any
 
-from .captions import Group, phrase
+from .captions import Group, at, phrase, plural
 from .draw import letter_extents
 from .layout import Box
-from .scene import Item, Scene
+from .scene import Item, Scene, place
+from .vocabulary import COUNTS
 
 Region = dict[str, Any]  # "text", and "box": left, top, right, bottom in whole pixels
 
-_WHOLE_WORD = 0.25  # of words are one region, told of as a thing; of the others each letter is one
 
+def regions(scene: Scene) -> list[Region]:
+    """Every item, or every letter of it; and the background, which has no box, being wherever nothing else is.
 
-def regions(scene: Scene, rng: random.Random) -> list[Region]:
-    """Every item, or every letter of it; and the background, which has no box, being wherever nothing else is."""
+    An item's words say all that anybody may ask about it: how it looks, where it is, and how many of its name there
+    are. What the tower has in its patches, the language model need not work out from them.
+    """
+    numbers = Counter(item.name for item in scene.items)
     found: list[Region] = [{"text": scene.background.phrase}]
     for item in scene.items:
-        if item.is_written and rng.random() >= _WHOLE_WORD:
-            found += [_region(box, letter) for letter, box in _letters(item)]
-        elif item.is_written:
-            found.append(_region(item.box, f"a {item.kind} in {item.color}"))
-        else:
-            found.append(_region(item.box, phrase(Group(item.kind, item.name, item.color, item.size))))
+        if item.is_written:
+            found += [_region(box, f"{letter} in {item.color}") for letter, box in _letters(item)]
+            continue
+        text = phrase(Group(item.kind, item.name, item.color, item.size))
+        if where := place(scene, item):
+            text += f" {at(where)}"
+        if (number := numbers[item.name]) > 1:
+            text += f", one of {COUNTS[number]} {plural(item.name)}"
+        found.append(_region(item.box, text))
     return found
 
 

@@ -23,7 +23,7 @@ from .size import size
 Family = Callable[[Scene, Voice], Asked | None]
 
 FAMILIES: dict[Family, int] = {
-    existence: 14, name: 17, count: 24, color: 13, position: 12, relation_: 20, reading: 55, compare: 6, reason: 16,
+    existence: 14, name: 17, count: 24, color: 13, position: 12, relation_: 24, reading: 55, compare: 6, reason: 16,
     size: 14, caption: 7, detail: 8, absent_: 5,
 }  # fmt: skip
 
