@@ -1,10 +1,11 @@
-"""The tensors of a folder's safetensors files, one file or several with an index: listed first, read when asked for."""
+"""The tensors of weight files, one file or several with an index: listed first, read when asked for."""
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path, PurePath
-from typing import Any
 
 from safetensors import SafetensorError, safe_open
 from torch import Tensor
@@ -12,66 +13,102 @@ from torch import Tensor
 from llavakit.checkpoint import CheckpointError
 from llavakit.checkpoint.formats import INDEX_FILE, WEIGHTS_FILE, read_json
 
+PICKLED_WEIGHTS_FILE = "pytorch_model.bin"
+_INDEX_OF = {WEIGHTS_FILE: INDEX_FILE, PICKLED_WEIGHTS_FILE: f"{PICKLED_WEIGHTS_FILE}.index.json"}
+_PICKLES = (".bin", ".pt", ".pth")
+
 
 @dataclass(frozen=True)
 class StoredTensor:
     """A tensor on disk: its shape and type are known from the file's header, its values are not read yet."""
 
-    name: str
+    name: str  # as the file calls it
     shape: tuple[int, ...]
     dtype: str  # as the format spells it: F32, BF16, I64...
-    file: Any  # an open `safe_open` handle
-
-    def read(self) -> Tensor:
-        """The values, mapped from the file rather than copied; writing to them does not change the file."""
-        return self.file.get_tensor(self.name)
+    read: Callable[[], Tensor]  # the values, mapped rather than copied; writing to them does not change the file
 
 
-def stored_tensors(folder: Path) -> dict[str, StoredTensor]:
-    """All tensors of a folder by name, as its single file or its index lists them.
+Tensors = dict[str, StoredTensor]
+
+
+def stored_tensors(folder: Path) -> Tensors:
+    """All tensors of a folder by name, as its single safetensors file or its index lists them.
 
     Raises `CheckpointError` for a missing, truncated or otherwise damaged file, and where index and files disagree.
     """
-    if (folder / WEIGHTS_FILE).is_file():
-        return _open(folder / WEIGHTS_FILE)
-    if (folder / INDEX_FILE).is_file():
-        return _sharded(folder)
-    pickles = sorted(path.name for pattern in ("*.bin", "*.pt", "*.pth") for path in folder.glob(pattern))
-    if pickles:
-        raise CheckpointError(
-            f"{folder} holds its weights as pickles ({', '.join(pickles[:3])}), which can run any code when opened; "
-            "llavakit reads safetensors only: convert them first"
-        )
-    raise CheckpointError(f"{folder} has no weights: neither {WEIGHTS_FILE} nor {INDEX_FILE}")
+    return Reader().weights(folder)
 
 
-def _sharded(folder: Path) -> dict[str, StoredTensor]:
-    index = folder / INDEX_FILE
-    places = read_json(index).get("weight_map")
-    if not isinstance(places, dict) or not all(isinstance(name, str) for name in places.values()):
-        raise CheckpointError(f"{index} has no weight_map from tensor names to file names")
-    found: dict[str, StoredTensor] = {}
-    for name in sorted(set(places.values())):
-        # An index must not lead out of its folder.
-        if PurePath(name).name != name or not name.endswith(".safetensors"):
-            raise CheckpointError(f"{index} names {name!r}, which is no safetensors file in the same folder")
-        if not (folder / name).is_file():
-            raise CheckpointError(f"{index} names {name}, but that file is missing")
-        tensors = _open(folder / name)
-        listed = {key for key, place in places.items() if place == name}
-        if tensors.keys() != listed:
-            wrong = sorted(tensors.keys() ^ listed)
-            raise CheckpointError(f"{index} and {name} disagree on {', '.join(wrong[:5])}")
-        found |= tensors
-    return found
+class Reader:
+    """Opens weight files. Pickles only with `unpickle`, which makes a safetensors file of one and says where it is."""
+
+    def __init__(self, unpickle: Callable[[Path], Path] | None = None) -> None:
+        self._unpickle = unpickle
+
+    def weights(self, folder: Path) -> Tensors:
+        """A whole model's tensors; of a folder with both kinds of files, those of the safetensors."""
+        for name, index in _INDEX_OF.items():
+            if (folder / name).is_file():
+                return self._open(folder / name)
+            if (folder / index).is_file():
+                return self._sharded(folder / index)
+        if loose := sorted(path.name for path in folder.glob("*") if path.suffix in _PICKLES):
+            raise CheckpointError(_refusal(folder, loose))
+        raise CheckpointError(f"{folder} has no weights: neither {WEIGHTS_FILE} nor {INDEX_FILE}")
+
+    def has_weights(self, folder: Path) -> bool:
+        """Whether a folder holds a whole model, and not only parts of one."""
+        return any((folder / file).is_file() for names in _INDEX_OF.items() for file in names)
+
+    def file(self, folder: Path, stem: str) -> Tensors | None:
+        """A file of its own beside the weights, such as an adapter; None if there is none of that name."""
+        for suffix in (".safetensors", ".bin"):
+            if (path := folder / (stem + suffix)).is_file():
+                return self._open(path)
+        return None
+
+    def _sharded(self, index: Path) -> Tensors:
+        places = read_json(index).get("weight_map")
+        if not isinstance(places, dict) or not all(isinstance(name, str) for name in places.values()):
+            raise CheckpointError(f"{index} has no weight_map from tensor names to file names")
+        kind = index.name.split(".")[1]
+        found: Tensors = {}
+        for name in sorted(set(places.values())):
+            # An index must not lead out of its folder.
+            if PurePath(name).name != name or not name.endswith(f".{kind}"):
+                raise CheckpointError(f"{index} names {name!r}, which is no {kind} file in the same folder")
+            if not (index.parent / name).is_file():
+                raise CheckpointError(f"{index} names {name}, but that file is missing")
+            tensors = self._open(index.parent / name)
+            listed = {key for key, place in places.items() if place == name}
+            if tensors.keys() != listed:
+                wrong = sorted(tensors.keys() ^ listed)
+                raise CheckpointError(f"{index} and {name} disagree on {', '.join(wrong[:5])}")
+            found |= tensors
+        return found
+
+    def _open(self, path: Path) -> Tensors:
+        if path.suffix not in _PICKLES:
+            return _open_safetensors(path)
+        if self._unpickle is None:
+            raise CheckpointError(_refusal(path.parent, [path.name]))
+        return _open_safetensors(self._unpickle(path))
 
 
-def _open(path: Path) -> dict[str, StoredTensor]:
+def _open_safetensors(path: Path) -> Tensors:
     try:
         file = safe_open(path, "pt")
         slices = {name: file.get_slice(name) for name in file.keys()}  # noqa: SIM118 (not a dict)
     except (OSError, SafetensorError) as error:
         raise CheckpointError(f"{path} is damaged, truncated or no safetensors file ({error})") from error
     return {
-        name: StoredTensor(name, tuple(entry.get_shape()), entry.get_dtype(), file) for name, entry in slices.items()
+        name: StoredTensor(name, tuple(entry.get_shape()), entry.get_dtype(), partial(file.get_tensor, name))
+        for name, entry in slices.items()
     }
+
+
+def _refusal(folder: Path, names: list[str]) -> str:
+    return (
+        f"{folder} holds its weights as pickles ({', '.join(names[:3])}), which can run any code when opened; "
+        f"`llava import {folder} --out NEW --allow-pickle` makes a safe folder of it, in a process of its own"
+    )

@@ -63,6 +63,35 @@ LLAVA_HF_MEMORY_5 = _llava_hf(
 LLAVA_HF_LAYOUTS = (LLAVA_HF, LLAVA_HF_FRESH_5, LLAVA_HF_MEMORY_4_52, LLAVA_HF_MEMORY_5)
 
 
+# The original's code, and every language model alone that it starts from.
+ORIGINAL: Table = (
+    Row("model.layers.*.rotary_emb.inv_freq", None),
+    Row("model.vision_resampler.*", None),  # published ones have no weights that matter
+    Row("model.vision_tower.vision_tower.vision_model.embeddings.position_ids", None),
+    Row("model.vision_tower.vision_tower.vision_model.post_layernorm.*", None),
+    Row("model.vision_tower.vision_tower.vision_model.encoder.layers.*", "vision.layers.*"),
+    Row("model.vision_tower.vision_tower.vision_model.*", "vision.*"),
+    Row("model.mm_projector.0.*", "projector.fc1.*"),
+    Row("model.mm_projector.2.*", "projector.fc2.*"),
+    Row("model.mm_projector.*", "projector.fc1.*"),
+    Row("model.image_newline", "image_newline"),
+    Row("lm_head.*", "language.lm_head.*"),
+    Row("model.*", "language.*"),
+)
+
+# A vision tower's own folder, be it the tower alone or a whole CLIP.
+CLIP: Table = (
+    Row("text_model.*", None),
+    Row("text_projection.*", None),
+    Row("visual_projection.*", None),
+    Row("logit_scale", None),
+    Row("vision_model.embeddings.position_ids", None),
+    Row("vision_model.post_layernorm.*", None),
+    Row("vision_model.encoder.layers.*", "vision.layers.*"),
+    Row("vision_model.*", "vision.*"),
+)
+
+
 def unused_layers(vision: VisionConfig) -> Table:
     """Rows, in our own names, for the tower layers behind the one LLaVA reads."""
     return tuple(Row(f"vision.layers.{index}.*", None) for index in range(vision.num_used_layers, vision.num_layers))
