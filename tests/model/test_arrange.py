@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -10,6 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor
 from torch.nn import functional as F
+from transformers.models.llava_onevision.modeling_llava_onevision import LlavaOnevisionModel
 
 from llavakit.anyres import num_image_tokens, num_views
 from llavakit.config import LanguageConfig, LlavaConfig, SpecialTokens, TilingConfig, VisionConfig
@@ -96,6 +98,24 @@ def test_a_large_canvas_is_pooled_bilinearly() -> None:
     pooled = F.interpolate(plain, (2, 2), mode="bilinear").flatten().tolist()
     ours = arrange(views, size, whole, NEWLINE)[SIDE**2 :].flatten().tolist()
     assert ours == [*pooled[:2], -1, *pooled[2:], -1]
+
+
+@pytest.mark.parametrize("size", [(42, 42), (300, 200), (40, 90), (13, 200), (5, 5)])
+def test_pooling_equals_transformers(size: tuple[int, int]) -> None:
+    """LLaVA-OneVision's way with one picture, of which nothing but this is read here."""
+    whole = config(compat="hf", max_tiles=1)
+    pinpoints = [[height, width] for width, height in PINPOINTS]
+    theirs = SimpleNamespace(
+        config=SimpleNamespace(
+            vision_config=SimpleNamespace(image_size=14, patch_size=7), image_grid_pinpoints=pinpoints
+        )
+    )
+    views = torch.randn(num_views(*size, whole), SIDE**2, 3, generator=torch.Generator().manual_seed(0))
+    newline = torch.full((3,), -1.0)
+    [expected], _ = LlavaOnevisionModel.pack_image_features(
+        theirs, [views], [size[::-1]], image_newline=newline, vision_aspect_ratio="anyres_max_1"
+    )
+    assert torch.equal(arrange(views, size, whole, newline), expected)
 
 
 @pytest.fixture
