@@ -110,6 +110,7 @@ class TilingConfig(Config):
     a file has; the first wins a tie. `merge` (upstream: `mm_patch_merge_type`): `flat`, tile behind tile; `spatial`,
     row by row across the tiles of the canvas; `spatial_unpad`, so too, but without the patches around the picture and
     with a newline vector behind each row. `max_tiles` bounds an unpadded canvas by pooling (upstream: `anyres_max_N`).
+    `compat` says who rounds an unpadded canvas; see `anyres.unpadded_grid`.
     """
 
     pinpoints: tuple[tuple[int, int], ...] = Field(min_length=1)

@@ -13,9 +13,13 @@ from llavakit.config import TilingConfig
 from llavakit.model import Llava
 
 
+def rows(out: str) -> dict[str, str]:
+    return {line[:12].strip(): line[12:].strip() for line in out.splitlines()}
+
+
 def test_every_number_is_the_models_own(llava: Callable, model_folder: Path) -> None:
     run = llava("show", model_folder)
-    shown = {line[:12].strip(): line[12:].strip() for line in run.out.splitlines()}
+    shown = rows(run.out)
     model = load(model_folder).model
     assert run.code == 0
     assert shown["parameters"] == f"{sum(weight.numel() for weight in model.parameters()):,}"
@@ -33,7 +37,9 @@ def test_how_many_tokens_a_picture_of_some_size_becomes(
     llava: Callable, model_folder: Path, tiled_folder: Path
 ) -> None:
     assert "4 tokens at 640x480, resize mode pad" in llava("show", model_folder, "--image-size", "640x480").out
-    assert "24 tokens at 56x56 from 1 + 4 tiles, resize mode anyres" in llava("show", tiled_folder).out
+    shown = rows(llava("show", tiled_folder).out)
+    assert shown["a picture"] == "24 tokens at 56x56 from 1 + 4 tiles, resize mode anyres"
+    assert shown["parameters"] == f"{sum(weight.numel() for weight in load(tiled_folder).model.parameters()):,}"
     assert "14 tokens at 99x33 from 1 + 2 tiles" in llava("show", tiled_folder, "--image-size", "99x33").out
 
 

@@ -32,8 +32,8 @@ def show(
     folder = locate(model)
     config, file_format = read_config(folder)
     with torch.device("meta"):
-        parts = {name: part for name, part in Llava(config).named_children()}
-    counts = {name: sum(weight.numel() for weight in part.parameters()) for name, part in parts.items()}
+        whole = Llava(config)
+    counts = {name: sum(weight.numel() for weight in part.parameters()) for name, part in whole.named_children()}
     vision, language, projector = config.vision, config.language, config.projector
     size = sum(file.stat().st_size for file in folder.glob("*.safetensors"))
     gqa = "" if language.num_kv_heads == language.num_heads else f" sharing {language.num_kv_heads} of keys and values"
@@ -41,7 +41,7 @@ def show(
     table = Table(box=None, show_header=False, pad_edge=False)
     for name, value in (
         ("model", f"{folder} ({file_format} format)"),
-        ("parameters", f"{sum(counts.values()):,}"),
+        ("parameters", f"{sum(weight.numel() for weight in whole.parameters()):,}"),
         (
             "  vision",
             f"{counts['vision']:,}: {vision.num_used_layers} layers, width {vision.hidden_size}, {vision.num_heads} "

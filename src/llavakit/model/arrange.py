@@ -27,7 +27,7 @@ def arrange(
         return views.flatten(0, 1)
     base, tiles = views[0], views[1:]
     if config.resize_mode != "anyres":
-        return base if newline is None else torch.cat((base, newline[None]))
+        return base if newline is None else end_rows(base[None], newline)[0]
     canvas = join_tiles(tiles, tile_grid(choose_canvas(size, tiling.pinpoints), config.vision.image_size))
     if newline is not None:
         unpadded, pooled = row_grid(size, config.vision, tiling)
