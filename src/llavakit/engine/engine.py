@@ -3,17 +3,18 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from itertools import islice
+from itertools import compress, islice
 from time import perf_counter
 
 import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from llavakit.anyres import Size, num_views
 from llavakit.checkpoint.load import Loaded
 from llavakit.engine.answer_text import AnswerText
 from llavakit.engine.computed import Computed
-from llavakit.engine.image_cache import ImageCache, pixel_digest
+from llavakit.engine.image_cache import ImageCache, picture_digest
 from llavakit.engine.prefix_cache import Key, num_reusable, prefix_keys
 from llavakit.engine.request import Completion, Event, Timings
 from llavakit.engine.sampling import SamplingParams, forbidden_tokens, sample
@@ -123,26 +124,34 @@ class Engine:
     def _prefill(self, computed: Computed, inputs: Inputs, timings: Timings) -> Float[Tensor, " vocab"]:
         """Compute what is new in the prompt; returns the scores of the first token of the answer."""
         start = perf_counter()
-        pictures = () if inputs.pixels is None else inputs.pixels.split(1)  # one view each
-        digests = [pixel_digest(pixels) for pixels in pictures]
+        pictures = self._pictures(inputs)
+        digests = [picture_digest(pixels, size) for pixels, size in pictures]
         keys = prefix_keys(inputs.tokens, inputs.spans, digests)
         kept = num_reusable(computed.keys, keys, inputs.spans)
         computed.rewind(kept)
+        new = [span[0] >= kept for span in inputs.spans]
         features = [
             self._image_cache.get(digest, lambda pixels=pixels: self._encode(pixels))
-            for digest, pixels, span in zip(digests, pictures, inputs.spans, strict=True)
-            if span[0] >= kept
+            for digest, (pixels, _) in compress(zip(digests, pictures, strict=True), new)
         ]
         timings.cached_tokens, timings.encode_ms = kept, _ms_since(start)
 
         start = perf_counter()
-        images = Images(features=torch.cat(features)) if features else None
+        sizes = list(compress(inputs.sizes, new))
+        images = Images(features=torch.cat(features), sizes=sizes) if features else None
         logits = self._compute(computed, inputs.tokens[kept:], keys[kept:], images)
         timings.prefill_ms = _ms_since(start)
         return logits
 
+    def _pictures(self, inputs: Inputs) -> list[tuple[Float[Tensor, "views 3 size size"], Size]]:
+        """The views of each picture, and its size."""
+        if inputs.pixels is None:
+            return []
+        counts = [num_views(*size, self._config) for size in inputs.sizes]
+        return list(zip(inputs.pixels.split(counts), inputs.sizes, strict=True))
+
     @torch.inference_mode()
-    def _encode(self, pixels: Float[Tensor, "1 3 size size"]) -> Float[Tensor, "1 features width"]:
+    def _encode(self, pixels: Float[Tensor, "views 3 size size"]) -> Float[Tensor, "views features width"]:
         """One picture at a time, so that its features never depend on its neighbours."""
         features = self._model.vision(pixels.to(self._model.vision.embeddings.class_embedding))
         if features.device.type != "cpu":

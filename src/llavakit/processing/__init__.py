@@ -13,6 +13,7 @@ from llavakit.processing.templates import (
     find_template,
     render,
 )
+from llavakit.processing.tiles import preprocess_tiles
 from llavakit.processing.tokenizer import TextStream, Tokenizer, TokenizerError, train_tokenizer
 
 __all__ = [
@@ -37,6 +38,7 @@ __all__ = [
     "find_template",
     "open_image",
     "preprocess",
+    "preprocess_tiles",
     "render",
     "train_tokenizer",
     "user",
