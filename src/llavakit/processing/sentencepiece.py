@@ -86,15 +86,15 @@ def read_model(data: bytes) -> SentencePieceModel:
         trainer = parse(fields.get("trainer", b""), _TRAINER)
         normalizer = parse(fields.get("normalizer", b""), _NORMALIZER)
         pieces = tuple(_piece(id, parse(piece, _PIECE)) for id, piece in enumerate(fields["pieces"]))
-    except TokenizerError:
-        raise
+        if not pieces:
+            raise ValueError("it has no pieces")
     except ValueError as error:
         raise TokenizerError(f"This is not a tokenizer.model that can be read: {error}.") from error
     model = SentencePieceModel(
         pieces, trainer.get("byte_fallback", False), dummy_prefix=normalizer.get("add_dummy_prefix", True)
     )
-    _check_pieces(model)
     _check_rules(trainer, normalizer)
+    _check_pieces(model)
     return model
 
 
@@ -157,32 +157,14 @@ def _piece(id: int, fields: dict[str, Any]) -> Piece:
     return piece
 
 
-def _check_pieces(model: SentencePieceModel) -> None:
-    texts = [piece.text for piece in model.pieces]
-    if len(set(texts)) < len(texts):
-        raise TokenizerError(
-            "This tokenizer.model has a piece twice; it is damaged, take the file from its source again."
-        )
-    count = sum(piece.type == PieceType.UNKNOWN for piece in model.pieces)
-    if count != 1:
-        raise TokenizerError(f"This tokenizer.model has {count} pieces for the unknown, and needs exactly one.")
-    bytes_given = {piece.text for piece in model.pieces if piece.type == PieceType.BYTE}
-    bytes_needed = {f"<0x{byte:02X}>" for byte in range(256)} if model.byte_fallback else set()
-    if bytes_given != bytes_needed:
-        raise TokenizerError(
-            f"This tokenizer.model has {len(bytes_given)} byte pieces, and should have <0x00> to <0xFF> if it falls "
-            "back to bytes and else none; it is damaged, take the file from its source again."
-        )
-
-
 def _check_rules(trainer: dict[str, Any], normalizer: dict[str, Any]) -> None:
     """Only text that is taken as it is can be cut into typed segments and tokenized one by one."""
-    model_type = trainer.get("model_type", 1)
-    if model_type != 2:
-        kind = _MODEL_TYPES.get(model_type, f"unknown (type {model_type})")
+    number = trainer.get("model_type", 1)
+    model_type = _MODEL_TYPES.get(number, number)
+    if model_type != "BPE":
         raise TokenizerError(
-            f"This tokenizer.model is a {kind} model, and only BPE ones are read, as Llama and Mistral have them; "
-            "give a tokenizer.json in its place."
+            f"This tokenizer.model is of type {model_type}, and only BPE is read, as Llama and Mistral have it; give a "
+            "tokenizer.json in its place."
         )
     rules = {
         "maps characters to others": bool(normalizer.get("charsmap")),
@@ -195,6 +177,28 @@ def _check_rules(trainer: dict[str, Any], normalizer: dict[str, Any]) -> None:
         raise TokenizerError(
             f"This tokenizer.model {' and '.join(broken)}, and only those are read that take text as it is, as Llama's "
             "and Mistral's do; give a tokenizer.json in its place."
+        )
+
+
+def _check_pieces(model: SentencePieceModel) -> None:
+    by_type: dict[PieceType, set[str]] = {type: set() for type in PieceType}
+    for piece in model.pieces:
+        by_type[piece.type].add(piece.text)
+    bytes_needed = {f"<0x{byte:02X}>" for byte in range(256)} if model.byte_fallback else set()
+    damages = {
+        "has a piece twice": len({piece.text for piece in model.pieces}) < len(model.pieces),
+        "has not exactly one piece for the unknown": len(by_type[PieceType.UNKNOWN]) != 1,
+        "has not the byte pieces <0x00> to <0xFF> if it falls back to bytes, and else none": (
+            by_type[PieceType.BYTE] != bytes_needed
+        ),
+        # SentencePiece joins to such pieces and takes them apart again, which no list of merges can say.
+        "has pieces marked unused": bool(by_type[PieceType.UNUSED]),
+    }
+    found = [damage for damage, holds in damages.items() if holds]
+    if found:
+        raise TokenizerError(
+            f"This tokenizer.model {' and '.join(found)}; take the file from its source again, or give a "
+            "tokenizer.json in its place."
         )
 
 
