@@ -255,6 +255,8 @@ def test_a_tokenizer_json_goes_first(bare: Path, tokenizer: Tokenizer) -> None:
         ("tokenizer_config.json", {"bos_token": 1}, "1 stands beside .* where a token should be"),
         ("tokenizer_config.json", {"bos_token": "<bos>"}, "begin token '<bos>' is neither"),
         ("special_tokens_map.json", {"additional_special_tokens": [7]}, "7 stands beside .* where a token"),
+        ("added_tokens.json", {"": 32000}, "'' stands beside .* where a token should be"),
+        ("added_tokens.json", {"\ud800": 300}, "cannot be used"),
         ("added_tokens.json", {"<pad>": 32000}, "'<pad>' has id 32000, and should have"),
         ("added_tokens.json", {"<pad>": float("inf")}, "inf stands beside .* the id of a token"),
     ],

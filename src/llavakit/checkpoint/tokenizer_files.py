@@ -78,7 +78,7 @@ def _added_tokens(
     """What the folder says of single tokens: older files name special ones and list added ones, newer ones do both."""
     special = {content for source in (settings, names) for content in _named(source)}
     tokens = {piece.text: AddedToken(id, True) for id, piece in enumerate(model.pieces) if piece.text in special}
-    tokens |= {content: AddedToken(_id(id), content in special) for content, id in added.items()}
+    tokens |= {_content(content): AddedToken(_id(id), content in special) for content, id in added.items()}
     decoder = settings.get("added_tokens_decoder") or {}
     if not isinstance(decoder, Mapping):
         raise CheckpointError(f"added_tokens_decoder in {_SETTINGS_FILE} is {decoder!r}, and should be an object")

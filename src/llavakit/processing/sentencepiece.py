@@ -107,10 +107,11 @@ def tokenizer_json(
 ) -> str:
     """The content of a tokenizer.json that cuts every text into the same ids.
 
-    `legacy` is the older of the two ways in which the Llama tokenizer of transformers uses the model: the model's
-    space before a text comes also after a special token, and otherwise before the first text only. `bos` begins every
-    text, for programs that ask the file. `added` are tokens beside the pieces, or pieces declared special.
-    Raises `TokenizerError` for added tokens whose ids do not follow the vocabulary.
+    `legacy` is the older of the two ways in which the Llama tokenizer of transformers uses a model: it puts the space
+    before a text after special tokens too, if the model wants one at all; the newer way puts it before the first text
+    only, and always. `bos` begins every text, for programs that leave that to the file. `added` are tokens beside the
+    pieces, or pieces declared special. Raises `TokenizerError` for added tokens whose ids do not follow the vocabulary,
+    and a `bos` that is in neither.
     """
     vocab = {piece.text: id for id, piece in enumerate(model.pieces)}
     prefix = "first" if not legacy else "always" if model.dummy_prefix else "never"
@@ -203,7 +204,10 @@ def _check_pieces(model: SentencePieceModel) -> None:
 
 
 def _merges(pieces: Sequence[Piece]) -> list[tuple[str, str]]:
-    """Every pair of pieces that makes a piece, the best score first; of one piece's pairs that of the lowest ids."""
+    """Every pair of pieces that makes a piece, the best score first; of one piece's pairs that of the lowest ids.
+
+    SentencePiece takes the leftmost of equal scores, which a list cannot say; in a trained vocabulary no two are equal.
+    """
     ids = {piece.text: id for id, piece in enumerate(pieces) if piece.type == PieceType.NORMAL}
     merges: list[tuple[str, str]] = []
     for whole in sorted(ids, key=lambda text: -pieces[ids[text]].score):
