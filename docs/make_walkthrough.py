@@ -114,8 +114,8 @@ def _disk_to_model(page: Page, model: str | Path) -> Loaded:
     )
     page.stop(
         "checkpoint/tokenizer_files.py",
-        "Beside the weights lies the tokenizer. (Older folders have a `tokenizer.model` instead, which would be read by "
-        "`processing/sentencepiece.py` with `processing/protobuf.py` and converted here.)",
+        "Beside the weights lies the tokenizer. (Older folders have a `tokenizer.model` instead, which would be read "
+        "by `processing/sentencepiece.py` with `processing/protobuf.py` and converted here.)",
         f"{loaded.tokenizer.size} tokens",
     )
     return loaded

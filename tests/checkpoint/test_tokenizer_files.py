@@ -201,6 +201,15 @@ def test_the_begin_token_is_what_the_folder_says(bare: Path, settings: dict[str,
     assert library.encode("the").ids == begin + tokenizer.tokenize("the")
 
 
+def test_a_model_without_a_begin_token_begins_with_none(bare: Path, sentencepiece_file: Callable[..., bytes]) -> None:
+    letters = [("<unk>", 0.0, 2), ("\u2581", -1.0, 1), ("a", -2.0, 1)]
+    (bare / "tokenizer.model").write_bytes(sentencepiece_file(letters, trainer={35: 0}))
+    tokenizer = read_tokenizer(bare, TOKENS)
+    tokenizer.save(bare / "tokenizer.json")
+    library = tokenizers.Tokenizer.from_file(str(bare / "tokenizer.json"))
+    assert library.encode("a").ids == tokenizer.tokenize("a") == [1, 2]
+
+
 def test_added_tokens_of_older_and_newer_folders(bare: Path, llama_pieces: list[Any]) -> None:
     size = len(llama_pieces)
     put(bare, "added_tokens.json", {"stone": size + 1, "<im_start>": size})

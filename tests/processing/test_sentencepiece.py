@@ -213,6 +213,11 @@ def test_a_model_that_changes_text_is_refused(
         read_model(sentencepiece_file(llama_pieces, **changes))
 
 
+def test_a_pointer_in_place_of_the_file_is_told() -> None:
+    with pytest.raises(TokenizerError, match="run git lfs pull"):
+        read_model(b"version https://git-lfs.github.com/spec/v1\noid sha256:0\nsize 499723\n")
+
+
 @given(data=st.data())
 @LAW
 def test_a_damaged_file_is_refused_or_read(

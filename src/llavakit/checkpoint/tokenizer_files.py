@@ -13,7 +13,7 @@ from typing import Any
 from llavakit.checkpoint import CheckpointError
 from llavakit.checkpoint.formats import TOKENIZER_FILE, read_json
 from llavakit.config import SpecialTokens
-from llavakit.processing.sentencepiece import AddedToken, SentencePieceModel, read_model, tokenizer_json
+from llavakit.processing.sentencepiece import AddedToken, PieceType, SentencePieceModel, read_model, tokenizer_json
 from llavakit.processing.tokenizer import Tokenizer
 
 SENTENCEPIECE_FILE = "tokenizer.model"
@@ -69,7 +69,8 @@ def _bos(model: SentencePieceModel, settings: Mapping[str, Any], names: Mapping[
         return None
     if named := settings.get("bos_token") or names.get("bos_token"):
         return _content(named)
-    return "<s>" if any(piece.text == "<s>" for piece in model.pieces) else None
+    control = {piece.text for piece in model.pieces if piece.type == PieceType.CONTROL}
+    return "<s>" if "<s>" in control else None
 
 
 def _added_tokens(

@@ -81,6 +81,8 @@ class AddedToken:
 
 def read_model(data: bytes) -> SentencePieceModel:
     """The content of a tokenizer.model; raises `TokenizerError` if it is not one, or one that cuts text otherwise."""
+    if data.startswith(b"version https://git-lfs"):
+        raise TokenizerError("This tokenizer.model is only a Git LFS pointer; run git lfs pull.")
     try:
         fields = parse(data, _MODEL)
         trainer = parse(fields.get("trainer", b""), _TRAINER)
