@@ -113,6 +113,12 @@ def _disk_to_model(page: Page, model: str | Path) -> Loaded:
         "The model is built without memory and then given the stored tensors. A key missing or left over is an error.",
         *(f"{name}: {count:,} parameters" for name, count in parts.items()),
     )
+    page.stop(
+        "checkpoint/tokenizer_files.py",
+        "Beside the weights lies the tokenizer. (Older folders have a `tokenizer.model` instead, which would be read "
+        "by `processing/sentencepiece.py` with `processing/protobuf.py` and converted here.)",
+        f"{loaded.tokenizer.size} tokens",
+    )
     return loaded
 
 

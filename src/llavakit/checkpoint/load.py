@@ -11,7 +11,7 @@ import torch
 from llavakit import catalog
 from llavakit.checkpoint import CheckpointError
 from llavakit.checkpoint.atomic import surviving
-from llavakit.checkpoint.formats import TOKENIZER_FILE
+from llavakit.checkpoint.tokenizer_files import read_tokenizer
 from llavakit.checkpoint.weights import load_model
 from llavakit.config import LlavaConfig
 from llavakit.model import Llava
@@ -46,17 +46,11 @@ def load(path: str | Path, *, device: torch.device | str = "cpu", dtype: torch.d
 
 
 def _tokenizer(folder: Path, config: LlavaConfig) -> Tokenizer:
-    file = folder / TOKENIZER_FILE
-    if not file.is_file():
-        raise CheckpointError(f"{folder} has no {TOKENIZER_FILE}")
-    try:
-        tokenizer = Tokenizer.load(file, config.tokens)
-    except (ValueError, OSError) as error:
-        raise CheckpointError(f"{file} cannot be used: {error}") from error
+    tokenizer = read_tokenizer(folder, config.tokens)
     if tokenizer.size > config.language.vocab_size:
         raise CheckpointError(
-            f"{file} knows {tokenizer.size} tokens, but the model only {config.language.vocab_size}: "
-            "they do not belong together"
+            f"the tokenizer in {folder} knows {tokenizer.size} tokens, but the model only "
+            f"{config.language.vocab_size}: they do not belong together"
         )
     return tokenizer
 
