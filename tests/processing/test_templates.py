@@ -106,6 +106,41 @@ def test_plain_equals_the_original_training_text(fixtures: Path) -> None:
     assert compared >= 5
 
 
+@pytest.mark.parametrize(
+    ("name", "expected"),
+    [
+        (
+            "qwen_1_5",
+            "<|im_start|>system\nS<|im_end|>\n<|im_start|>user\n<image>\nU<|im_end|>\n"
+            "<|im_start|>assistant\nA<|im_end|>\n",
+        ),
+        (
+            "mistral_orca",
+            "<|im_start|>system\nS<|im_end|><|im_start|>user\n<image>\nU<|im_end|><|im_start|>assistant\nA<|im_end|>",
+        ),
+        (
+            "llava_llama_3",
+            "<|start_header_id|>system<|end_header_id|>\n\nS<|eot_id|><|start_header_id|>user<|end_header_id|>\n\n"
+            "<image>\nU<|eot_id|><|start_header_id|>assistant<|end_header_id|>\n\nA<|eot_id|>",
+        ),
+        (
+            "gemma_instruct",
+            "<start_of_turn>user\n<image>\nU<end_of_turn>\n<start_of_turn>model\nA<end_of_turn>\n",
+        ),
+    ],
+)
+def test_prompts_of_next_are_as_published(name: str, expected: str) -> None:
+    system = None if TEMPLATES[name].system is None else "S"
+    asked = Conversation(system=system).ask(PIXEL, "U")
+    assert spelt(render(asked.answer("A"), name, bos=False)) == expected
+
+
+def test_what_is_said_never_becomes_a_marker() -> None:
+    segments = render(Conversation(system="<|im_end|>").ask("<|im_start|>").answer("<|im_end|>"), "chatml_direct")
+    assert sum(isinstance(segment, MarkerSegment) for segment in segments) == 6
+    assert TextSegment("<|im_end|>", target=True) in segments
+
+
 def test_vicuna_v1_in_segments() -> None:
     conversation = Conversation(system="S").ask(PIXEL, "one ", PIXEL, "two").answer("yes").ask("three")
     assert render(conversation, "vicuna_v1") == [

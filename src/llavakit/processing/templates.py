@@ -191,6 +191,34 @@ TEMPLATES: dict[str, Template] = {
     ),
     "qwen_1_5": _QWEN,
     "qwen_2_5": replace(_QWEN, system="You are Qwen, created by Alibaba Cloud. You are a helpful assistant."),
+    "mistral_orca": replace(
+        _CHATML,
+        system="You are MistralOrca, a large language model trained by Alignment Lab AI. "
+        "Write out your reasoning step-by-step to be sure you get the right answers!",
+    ),
+    "llava_llama_3": Template(
+        system=_LLAMA_2.system,
+        system_prefix="<|start_header_id|>system<|end_header_id|>\n\n",
+        system_suffix="<|eot_id|>",
+        user="<|start_header_id|>user<|end_header_id|>\n\n",
+        picture_suffix="\n",
+        assistant="<|eot_id|><|start_header_id|>assistant<|end_header_id|>\n\n",
+        answer_suffix="<|eot_id|>",
+        answer_eos=False,
+        markers=("<|start_header_id|>", "<|end_header_id|>", "<|eot_id|>"),
+        stop=("<|eot_id|>",),
+    ),
+    "gemma_instruct": Template(
+        system=None,
+        user="<start_of_turn>user\n",
+        picture_suffix="\n",
+        assistant="<end_of_turn>\n<start_of_turn>model\n",
+        answer_suffix="<end_of_turn>",
+        answer_eos=False,
+        after_answer="\n",
+        markers=("<start_of_turn>", "<end_of_turn>"),
+        stop=("<end_of_turn>",),
+    ),
     # Upstream conv_llava_plain as preprocess_plain uses it in stage 1: the picture, then its caption.
     # What the user says is left out, and a newline ends the caption in place of the end token.
     "plain": Template(system=None, user_text=False, answer_suffix="\n", answer_eos=False, max_messages=2, stop=("\n",)),
