@@ -135,6 +135,21 @@ def test_prompts_of_next_are_as_published(name: str, expected: str) -> None:
     assert spelt(render(asked.answer("A"), name, bos=False)) == expected
 
 
+@pytest.mark.parametrize("name", ["llava-llama", "llava-mistral-dopad"])
+def test_llava_hf_equals_hugging_face(name: str, fixtures: Path) -> None:
+    compared = 0
+    for case in json.loads((fixtures / "hf" / "cases" / f"{name}.json").read_text())["cases"]:
+        if not case["messages"]:
+            continue
+        conversation = Conversation()
+        for message in case["messages"]:
+            words = [PIXEL if part["type"] == "image" else part["text"] for part in message["content"]]
+            conversation = conversation.ask(*words) if message["role"] == "user" else conversation.answer(words[0])
+        assert spelt(render(conversation, "llava_hf", bos=False)) == case["prompts"][0], case["name"]
+        compared += 1
+    assert compared >= 5
+
+
 def test_what_is_said_never_becomes_a_marker() -> None:
     segments = render(Conversation(system="<|im_end|>").ask("<|im_start|>").answer("<|im_end|>"), "chatml_direct")
     assert sum(isinstance(segment, MarkerSegment) for segment in segments) == 6

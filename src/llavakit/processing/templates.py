@@ -219,6 +219,8 @@ TEMPLATES: dict[str, Template] = {
         markers=("<start_of_turn>", "<end_of_turn>"),
         stop=("<end_of_turn>",),
     ),
+    # As llava-hf's own 1.5 and 1.6 (Vicuna) checkpoints write: no system prompt, and no end token between rounds.
+    "llava_hf": replace(_VICUNA, system="", answer_eos=False, after_answer=" "),
     # Upstream conv_llava_plain as preprocess_plain uses it in stage 1: the picture, then its caption.
     # What the user says is left out, and a newline ends the caption in place of the end token.
     "plain": Template(system=None, user_text=False, answer_suffix="\n", answer_eos=False, max_messages=2, stop=("\n",)),
