@@ -66,7 +66,9 @@ class Engine:
         inputs = self._processor(conversation, template=template)
         self._check_length(inputs)
         text = AnswerText(self._tokenizer, prefix=style.answer_prefix, stops=params.stop + style.stop)
-        return self._answer(inputs, params, text, started)
+        # An end marker that is a token never becomes text, where a stop string could find it.
+        ends = {self._config.tokens.eos} | {self._tokenizer.marker(string) for string in style.stop}
+        return self._answer(inputs, params, text, started, ends)
 
     def _nothing_computed(self) -> Computed:
         weight = self._model.language.output_weight
@@ -81,12 +83,14 @@ class Engine:
                 "or earlier messages."
             )
 
-    def _answer(self, inputs: Inputs, params: SamplingParams, text: AnswerText, started: float) -> Iterator[Event]:
+    def _answer(
+        self, inputs: Inputs, params: SamplingParams, text: AnswerText, started: float, ends: set[int | None]
+    ) -> Iterator[Event]:
         computed, self._computed = self._computed or self._nothing_computed(), None  # ours alone while we run
         timings, tokens, pieces = Timings(), list[int](), list[str]()
         room = min(params.max_tokens, self._config.language.max_positions - len(inputs.tokens))
         try:
-            for token in islice(self._tokens(computed, inputs, params, timings, started), room):
+            for token in islice(self._tokens(computed, inputs, params, timings, started, ends), room):
                 tokens.append(token)
                 pieces.append(text.put(token))
                 if text.stopped:
@@ -107,14 +111,20 @@ class Engine:
         yield Event(last, completion)
 
     def _tokens(
-        self, computed: Computed, inputs: Inputs, params: SamplingParams, timings: Timings, started: float
+        self,
+        computed: Computed,
+        inputs: Inputs,
+        params: SamplingParams,
+        timings: Timings,
+        started: float,
+        ends: set[int | None],
     ) -> Iterator[int]:
         """Tokens without end, but for the end token; each is computed only when the next one is asked for."""
         logits = self._prefill(computed, inputs, timings)
         history, generator = list(inputs.tokens), params.generator()
         token = sample(logits, params, generator, history)
         timings.first_token_ms = _ms_since(started)
-        while token != self._config.tokens.eos:
+        while token not in ends:
             yield token
             step = perf_counter()
             history.append(token)

@@ -5,6 +5,7 @@ from llavakit.processing.image import ImageError, open_image, preprocess
 from llavakit.processing.processor import Inputs, Processor
 from llavakit.processing.templates import (
     TEMPLATES,
+    MarkerSegment,
     PictureSegment,
     Segment,
     SpecialSegment,
@@ -21,6 +22,7 @@ __all__ = [
     "Conversation",
     "ImageError",
     "Inputs",
+    "MarkerSegment",
     "Message",
     "Part",
     "Picture",

@@ -14,7 +14,7 @@ from llavakit.anyres import num_image_tokens
 from llavakit.config import LlavaConfig
 from llavakit.processing.conversation import Conversation
 from llavakit.processing.image import open_image, preprocess
-from llavakit.processing.templates import PictureSegment, Segment, SpecialSegment, TextSegment, render
+from llavakit.processing.templates import MarkerSegment, PictureSegment, Segment, SpecialSegment, TextSegment, render
 from llavakit.processing.tiles import preprocess_tiles
 from llavakit.processing.tokenizer import Tokenizer
 
@@ -71,7 +71,11 @@ class Processor:
                 case SpecialSegment(name, target):
                     id = getattr(self.config.tokens, name)
                     ids = [] if id is None else [id]  # not every model has a begin token
-                    before = "start" if name == "bos" else "special"
+                    before = "special" if tokens or name != "bos" else "start"
+                case MarkerSegment(spelling, target):
+                    id = self.tokenizer.marker(spelling)
+                    ids = self.tokenizer.tokenize(spelling, after=before) if id is None else [id]
+                    before = "text" if id is None else "special"
                 case PictureSegment(index):
                     length = num_image_tokens(*sizes[index], self.config)
                     ids = [self.config.tokens.image] * length
