@@ -29,6 +29,7 @@ class Hub(ThreadingHTTPServer):
 
     asked: list[tuple[str, str | None]]
     served: dict[str, bytes]
+    tokens: list[str | None]
 
 
 class Handler(BaseHTTPRequestHandler):
@@ -36,6 +37,10 @@ class Handler(BaseHTTPRequestHandler):
 
     def do_GET(self) -> None:
         self.server.asked.append((self.path, self.headers.get("Range")))
+        if self.path.startswith("/api/agent-harnesses"):  # the library's own question, no part of a pull
+            self._body_of_nothing()
+            return
+        self.server.tokens.append(self.headers.get("Authorization"))
         if self.path.startswith("/api/models/"):
             self._model(self.path.partition("?")[0].removeprefix("/api/models/"))
             return
@@ -67,6 +72,10 @@ class Handler(BaseHTTPRequestHandler):
         self.send_response(200)
         self._body(json.dumps({"id": "a/b", "sha": COMMIT, "siblings": siblings}).encode())
 
+    def _body_of_nothing(self) -> None:
+        self.send_response(404)
+        self._body(b"{}")
+
     def _body(self, body: bytes) -> None:
         self.send_header("Content-Length", str(len(body)))
         self.end_headers()
@@ -79,7 +88,7 @@ class Handler(BaseHTTPRequestHandler):
 @pytest.fixture
 def server(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Hub]:
     with Hub(("127.0.0.1", 0), Handler) as server:
-        server.asked, server.served = [], dict(FILES)
+        server.asked, server.served, server.tokens = [], dict(FILES), []
         threading.Thread(target=server.serve_forever, daemon=True).start()
         endpoint = f"http://127.0.0.1:{server.server_port}"
         monkeypatch.setattr(constants, "ENDPOINT", endpoint)
@@ -133,6 +142,17 @@ def test_a_wrong_checksum_is_refused(server: Hub, name: str) -> None:
         hub.pull("a/b", nothing)
     with pytest.raises(hub.HubError, match="has not been pulled"):
         hub.find("a/b")
+
+
+def test_pickles_only_where_there_is_nothing_better(server: Hub, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delitem(FILES, "model.safetensors")
+    assert {path.name for path in hub.pull("a/b", nothing).iterdir()} == {"config.json", "pytorch_model.bin"}
+
+
+def test_a_token_is_sent(server: Hub, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("HF_TOKEN", "hf_secret")
+    hub.pull("a/b", nothing)
+    assert set(server.tokens) == {"Bearer hf_secret"}
 
 
 def test_a_short_file_is_refused(server: Hub) -> None:

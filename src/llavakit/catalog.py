@@ -50,14 +50,22 @@ MODELS: Mapping[str, Entry] = MappingProxyType(
         "llava-v1.6-34b": _published("liuhaotian/llava-v1.6-34b", "Nous-Hermes-2-Yi-34B", _TUNED),
         "llava-v1.6-vicuna-7b-hf": _published("llava-hf/llava-v1.6-vicuna-7b-hf", "Vicuna-7B v1.5", _TUNED),
         "llava-v1.6-vicuna-13b-hf": _published("llava-hf/llava-v1.6-vicuna-13b-hf", "Vicuna-13B v1.5", _TUNED),
-        "llava-v1.6-mistral-7b-hf": _published(
-            "llava-hf/llava-v1.6-mistral-7b-hf", "Mistral-7B-Instruct-v0.2", _TUNED
-        ),
+        "llava-v1.6-mistral-7b-hf": _published("llava-hf/llava-v1.6-mistral-7b-hf", "Mistral-7B-Instruct-v0.2", _TUNED),
         "llava-v1.6-34b-hf": _published("llava-hf/llava-v1.6-34b-hf", "Nous-Hermes-2-Yi-34B", _TUNED),
         "llama3-llava-next-8b": _published("lmms-lab/llama3-llava-next-8b", "Llama-3-8B-Instruct", _TUNED),
         "llama3-llava-next-8b-hf": _published("llava-hf/llama3-llava-next-8b-hf", "Llama-3-8B-Instruct", _TUNED),
-        "llava-onevision-0.5b": _published("lmms-lab/llava-onevision-qwen2-0.5b-ov", "Qwen2-0.5B", _SIGLIP),
-        "llava-onevision-7b": _published("lmms-lab/llava-onevision-qwen2-7b-ov", "Qwen2-7B", _SIGLIP),
+        "llava-onevision-0.5b-si": _published("lmms-lab/llava-onevision-qwen2-0.5b-si", "Qwen2-0.5B", _SIGLIP),
+        "llava-onevision-0.5b-ov": _published("lmms-lab/llava-onevision-qwen2-0.5b-ov", "Qwen2-0.5B", _SIGLIP),
+        "llava-onevision-7b-si": _published("lmms-lab/llava-onevision-qwen2-7b-si", "Qwen2-7B", _SIGLIP),
+        "llava-onevision-7b-ov": _published("lmms-lab/llava-onevision-qwen2-7b-ov", "Qwen2-7B", _SIGLIP),
+        "llava-onevision-72b-si": _published("lmms-lab/llava-onevision-qwen2-72b-si", "Qwen2-72B", _SIGLIP),
+        "llava-onevision-72b-ov": _published("lmms-lab/llava-onevision-qwen2-72b-ov", "Qwen2-72B", _SIGLIP),
+        "llava-next-72b": _published("lmms-lab/llava-next-72b", "Qwen1.5-72B", _TUNED),
+        "llava-next-72b-hf": _published("llava-hf/llava-next-72b-hf", "Qwen1.5-72B", _TUNED),
+        "llava-next-110b": _published("lmms-lab/llava-next-110b", "Qwen1.5-110B", _TUNED),
+        "llava-next-110b-hf": _published("llava-hf/llava-next-110b-hf", "Qwen1.5-110B", _TUNED),
+        "llava-interleave-0.5b": _published("lmms-lab/llava-next-interleave-qwen-0.5b", "Qwen1.5 or Qwen2", _SIGLIP),
+        "llava-interleave-7b": _published("lmms-lab/llava-next-interleave-qwen-7b", "Qwen1.5 or Qwen2", _SIGLIP),
     }
 )
 
