@@ -135,6 +135,13 @@ def test_an_interrupted_pull_goes_on(server: Hub, monkeypatch: pytest.MonkeyPatc
     assert (folder / "model.safetensors").read_bytes() == FILES["model.safetensors"]
 
 
+def test_a_part_that_is_too_long_begins_anew(server: Hub) -> None:
+    blobs = hub.cache_folder("a/b") / "blobs"
+    blobs.mkdir(parents=True)
+    (blobs / (hashlib.sha256(FILES["model.safetensors"]).hexdigest() + ".part")).write_bytes(bytes(9999))
+    assert (hub.pull("a/b", nothing) / "model.safetensors").read_bytes() == FILES["model.safetensors"]
+
+
 @pytest.mark.parametrize("name", ["config.json", "model.safetensors"])
 def test_a_wrong_checksum_is_refused(server: Hub, name: str) -> None:
     server.served[name] = bytes(len(FILES[name]))

@@ -159,6 +159,8 @@ def _fetch_file(repo: str, commit: str, sibling: Any, blobs: Path, watch: Watch)
         return
     blobs.mkdir(parents=True, exist_ok=True)
     part = blob.with_name(blob.name + ".part")
+    if part.exists() and part.stat().st_size > sibling.size:
+        part.unlink()  # two pulls at once wrote to it
     # http_get complains of a body of the wrong size in an OSError without a number; that is told below.
     with part.open("ab") as file, _unnumbered_errors_pass():
         http_get(
