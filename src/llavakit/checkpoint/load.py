@@ -8,7 +8,7 @@ from pathlib import Path
 
 import torch
 
-from llavakit import catalog
+from llavakit import catalog, hub
 from llavakit.checkpoint import CheckpointError
 from llavakit.checkpoint.atomic import surviving
 from llavakit.checkpoint.tokenizer_files import read_tokenizer
@@ -34,7 +34,7 @@ class Loaded:
 
 
 def load(path: str | Path, *, device: torch.device | str = "cpu", dtype: torch.dtype | None = None) -> Loaded:
-    """A model by catalog name or folder, native or llava-hf, with its tokenizer.
+    """A model by catalog name, hub id or folder, native or llava-hf, with its tokenizer.
 
     `dtype` None keeps the stored type, widened to float32 on a CPU (see `load_model`). Where a save was killed
     between its last two steps, the earlier checkpoint is found and used. Raises `CheckpointError` with what is wrong.
@@ -56,7 +56,14 @@ def _tokenizer(folder: Path, config: LlavaConfig) -> Tokenizer:
 
 
 def locate(path: str | Path) -> Path:
-    """The folder behind a catalog name or a path; raises ValueError naming the nearest name."""
+    """The folder behind a name or a path: the package's own model, a folder, or what was pulled from the hub.
+
+    Uses no network. Raises ValueError that says what to do: the nearest name, or what to pull.
+    """
+    name = path if isinstance(path, str) else ""
+    if name in catalog.MODELS and catalog.MODELS[name].folder:
+        return catalog.resolve(name)
     folder = surviving(Path(path))
-    known = isinstance(path, str) and path in catalog.MODELS
-    return folder if folder != Path(path) and not known else catalog.resolve(path)
+    if name and not folder.exists() and hub.is_name(name):
+        return hub.find(name)
+    return folder if folder != Path(path) else catalog.resolve(path)
