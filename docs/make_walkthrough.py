@@ -84,7 +84,8 @@ def _disk_to_model(page: Page, model: str | Path) -> Loaded:
     page.stop(
         "config.py checkpoint/formats.py",
         "`config.json` is read into frozen, checked data. Which format it is in, its content says. (A llava-hf "
-        "configuration would pass through `checkpoint/translate.py` here.)",
+        "configuration would pass through `checkpoint/translate.py` here, and its list of canvases through "
+        "`checkpoint/pinpoints.py`.)",
         f"format {file_format}",
         *(f"{name}: {value}" for name, value in config),
     )
@@ -112,6 +113,12 @@ def _disk_to_model(page: Page, model: str | Path) -> Loaded:
         "The model is built without memory and then given the stored tensors. A key missing or left over is an error.",
         *(f"{name}: {count:,} parameters" for name, count in parts.items()),
     )
+    page.stop(
+        "checkpoint/tokenizer_files.py",
+        "Beside the weights lies the tokenizer. (Older folders have a `tokenizer.model` instead, which would be read "
+        "by `processing/sentencepiece.py` with `processing/protobuf.py` and converted here.)",
+        f"{loaded.tokenizer.size} tokens",
+    )
     return loaded
 
 
@@ -121,7 +128,8 @@ def _to_tokens_and_pixels(page: Page, loaded: Loaded, image: Image.Image, pictur
     view = preprocess(image, config.vision, config.resize_mode)
     page.stop(
         "processing/image.py",
-        "Any picture becomes upright RGB, and then the square of normalised numbers that the tower was trained on.",
+        "Any picture becomes upright RGB, and then the square of normalised numbers that the tower was trained on. (A "
+        "model for any resolution would cut it into several such squares in `processing/tiles.py`.)",
         f"{picture.name}: {image.mode}, {image.width} x {image.height}",
         f"resize mode {config.resize_mode} -> {list(view.shape)} {view.dtype}, "
         f"from {view.min():.2f} to {view.max():.2f}",
@@ -142,7 +150,7 @@ def _to_tokens_and_pixels(page: Page, loaded: Loaded, image: Image.Image, pictur
     page.stop(
         "anyres.py",
         "How many tokens the picture will be, from its size alone; processor, model and engine all ask here.",
-        f"num_image_tokens{image.size} = {num_image_tokens(*image.size, config.vision)}",
+        f"num_image_tokens{image.size} = {num_image_tokens(*image.size, config)}",
     )
     ids = tokenizer.tokenize(FIRST)
     page.stop(
@@ -192,7 +200,8 @@ def _to_logits(page: Page, loaded: Loaded, inputs: Inputs) -> torch.Tensor:
     page.stop(
         "model/llava.py",
         "Words are looked up, and the projected features written over their placeholders: one masked write. From here "
-        "on a picture is a row of tokens like any other.",
+        "on a picture is a row of tokens like any other. (The features of several tiles would be put in order in "
+        "`model/arrange.py` first.)",
         f"embeds {list(embeds.shape)}, of which {int(at.sum())} come from the picture",
     )
     cache = KVCache(config.language, capacity=config.language.max_positions)

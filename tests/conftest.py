@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import struct
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -40,6 +41,53 @@ def fixtures() -> Path:
     if not folder.is_dir():
         pytest.skip(f"no golden files in {folder}; LLAVAKIT_FIXTURES names another folder")
     return folder
+
+
+@pytest.fixture(scope="session")
+def protobuf() -> Callable[[list[tuple[int, int | float | bytes]]], bytes]:
+    """Writes a message of protocol buffers from its numbered fields."""
+
+    def varint(number: int) -> bytes:
+        low, high = number & 0x7F, number >> 7
+        return bytes([low | 0x80]) + varint(high) if high else bytes([low])
+
+    def field(number: int, value: int | float | bytes) -> bytes:
+        match value:
+            case int():
+                return varint(number << 3) + varint(value)
+            case float():
+                return varint(number << 3 | 5) + struct.pack("<f", value)
+        return varint(number << 3 | 2) + varint(len(value)) + value
+
+    return lambda fields: b"".join(field(number, value) for number, value in fields)
+
+
+@pytest.fixture(scope="session")
+def sentencepiece_file(protobuf: Callable[..., bytes]) -> Callable[..., bytes]:
+    """Writes a tokenizer.model as Llama's is: from pieces as (text, score, type), with changed fields if wished."""
+
+    def write(
+        pieces: list[tuple[str, float, int]],
+        *,
+        trainer: dict[int, int] | None = None,
+        normalizer: dict[int, int | bytes] | None = None,
+    ) -> bytes:
+        model = [(1, protobuf([(1, text.encode()), (2, float(score)), (3, type)])) for text, score, type in pieces]
+        trainer = {3: 2, 35: 1, 40: 0, 41: 1, 42: 2, 43: 2**64 - 1} | (trainer or {})
+        normalizer = {1: b"identity", 2: b"", 3: 1, 4: 0, 5: 1} | (normalizer or {})
+        return protobuf([*model, (2, protobuf([*trainer.items()])), (3, protobuf([*normalizer.items()]))])
+
+    return write
+
+
+@pytest.fixture(scope="session")
+def llama_pieces() -> list[tuple[str, float, int]]:
+    """A vocabulary built as Llama's is and small enough to read, with pieces that could spell special tokens."""
+    made = ["\u2581t", "th", "\u2581th", "\u2581the", "\u2581a", "\u2581\u2581", "</", "s>", "<0", "x0", "0A>", "<unk"]
+    letters = ["\u2581", *"abcdehiklmnorstu<>/0x123456789ABCDEF:.!é"]
+    pieces = [("<unk>", 0.0, 2), ("<s>", 0.0, 3), ("</s>", 0.0, 3)]
+    pieces += [(f"<0x{byte:02X}>", 0.0, 6) for byte in range(256)]
+    return pieces + [(text, -float(rank), 1) for rank, text in enumerate(made + letters)]
 
 
 @pytest.fixture(scope="session")

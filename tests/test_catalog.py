@@ -38,7 +38,7 @@ def test_a_dotted_path_escapes_the_table(tmp_path: Path, monkeypatch: pytest.Mon
     ("name", "sentence"),
     [
         ("poket", r"'poket' is neither a known model nor a folder; did you mean 'pocket'\?"),
-        ("gpt", "'gpt' is neither a known model nor a folder; known: pocket"),
+        ("gpt", "'gpt' is neither a known model nor a folder; known: .*pocket"),
         ("runs/mine", "there is no folder runs/mine"),
         ("", "neither a known model"),
     ],
@@ -57,6 +57,8 @@ def test_a_file_is_no_model(tmp_path: Path) -> None:
 
 def test_every_model_has_a_source() -> None:
     assert all(entry.source and entry.about for entry in catalog.MODELS.values())
+    assert all(bool(entry.folder) != bool(entry.hub) for entry in catalog.MODELS.values())
+    assert next(iter(catalog.MODELS)) == "pocket"
 
 
 def test_the_table_needs_no_torch() -> None:

@@ -10,6 +10,7 @@ from pathlib import Path
 
 import pytest
 
+from llavakit.catalog import MODELS
 from llavakit.train.recipes import RECIPES, SEQUENCES
 
 ROOT = Path(__file__).parent.parent
@@ -17,8 +18,9 @@ README = (ROOT / "README.md").read_text(encoding="utf-8")
 BLOCKS = re.findall(r"^```(\w*)\n(.*?)^```$", README, re.M | re.S)
 COMMANDS = [line for kind, block in BLOCKS if kind == "sh" for line in block.splitlines()]
 TRAINING = [line for line in COMMANDS if line.startswith("llava train")]
+PULLED = [line for line in COMMANDS if line.startswith(("llava pull", "llava rm"))]  # need a network
 MAKING = [line for line in COMMANDS if line.startswith("make")]
-RUNNING = [line for line in COMMANDS if line not in TRAINING + MAKING]
+RUNNING = [line for line in COMMANDS if line not in TRAINING + MAKING + PULLED]
 
 
 @pytest.mark.parametrize("command", RUNNING)
@@ -48,6 +50,11 @@ def test_the_conversation_is_the_models_own() -> None:
 @pytest.mark.parametrize("command", TRAINING)
 def test_training_names_a_recipe(command: str) -> None:
     assert command.split()[2] in {**RECIPES, **SEQUENCES}
+
+
+@pytest.mark.parametrize("command", PULLED)
+def test_pulling_names_a_known_model(command: str) -> None:
+    assert MODELS[command.split()[2]].hub
 
 
 @pytest.mark.parametrize("command", MAKING)

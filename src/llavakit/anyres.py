@@ -1,15 +1,115 @@
-"""How many tokens a picture becomes: pure integers, one place, used by processor, model, engine and explanation."""
+"""Geometry of pictures of any resolution: how one is cut into tiles, and how many tokens it becomes.
+
+Plain numbers, one place, used by processor, model, engine and explanation. Sizes are (width, height) in pixels, grids
+are (columns, rows) of tiles or patches. Scales are floating-point numbers, as they are in both public
+implementations (upstream: `llava/mm_utils.py`), so that ties and roundings fall alike.
+"""
+
+# a picture        its canvas: fitted, black around it     the canvas's patches, unpadded, a newline behind each row
+#                  +-----+-----+                           . . . . . . . .
+#  +-------+       |#####|#####|                           # # # # # # # # n
+#  |#######|  ->   |-----+-----|  -> 4 tiles, and a   ->   # # # # # # # # n
+#  +-------+       |#####|#####|     base tile that        # # # # # # # # n
+#                  +-----+-----+     shows all of it       . . . . . . . .
 
 from __future__ import annotations
 
-from llavakit.config import VisionConfig
+import math
+from collections.abc import Sequence
+
+from llavakit.config import Compat, LlavaConfig, TilingConfig, VisionConfig
+
+Size = tuple[int, int]
+
+POOL_FROM = 1.1  # a canvas this many times too long and wide is pooled; a smaller excess is left alone
 
 
-def num_image_tokens(width: int, height: int, vision: VisionConfig) -> int:
+def choose_canvas(size: Size, pinpoints: Sequence[Size]) -> Size:
+    """The pinpoint that keeps most of a picture's pixels, and of those the one with least around it; the first wins.
+
+    Upstream: `select_best_resolution`.
+    """
+    width, height = size
+
+    def merit(canvas: Size) -> tuple[int, int]:
+        scale = min(canvas[0] / width, canvas[1] / height)
+        kept = min(int(width * scale) * int(height * scale), width * height)
+        return kept, kept - canvas[0] * canvas[1]
+
+    return max(pinpoints, key=merit)
+
+
+def tile_grid(canvas: Size, tile_size: int) -> Size:
+    """The tiles of a canvas, which is a whole number of them each way."""
+    return canvas[0] // tile_size, canvas[1] // tile_size
+
+
+def fit(size: Size, canvas: Size) -> tuple[Size, Size]:
+    """A picture's size inside its canvas, as large as it can be, and where its upper left corner then is.
+
+    Upstream: `resize_and_pad_image`.
+    """
+    (width, height), (full_width, full_height) = size, canvas
+    across, down = full_width / width, full_height / height
+    if across < down:
+        fitted = full_width, min(math.ceil(height * across), full_height)
+    else:
+        fitted = min(math.ceil(width * down), full_width), full_height
+    return fitted, ((full_width - fitted[0]) // 2, (full_height - fitted[1]) // 2)
+
+
+def unpadded_grid(size: Size, grid: Size, compat: Compat) -> Size:
+    """What remains of a canvas's grid of patches without those around the picture; as many go on either side.
+
+    A very thin picture may leave nothing. Upstream: `unpad_image`, whose rounding `compat` chooses: the original cuts
+    off floating-point numbers, which now and then lie just below the whole number that Hugging Face's come to.
+    """
+    (width, height), (columns, rows) = size, grid
+    if width * rows > columns * height:
+        kept = height * columns // width if compat == "hf" else int(height * (columns / width))
+        return columns, rows - (rows - kept) // 2 * 2
+    kept = width * rows // height if compat == "hf" else int(width * (rows / height))
+    return columns - (columns - kept) // 2 * 2, rows
+
+
+def pooled_grid(grid: Size, max_patches: int) -> Size:
+    """The grid a canvas is resized to where it has clearly more than `max_patches` (LLaVA-OneVision, `anyres_max`)."""
+    excess = math.sqrt(grid[0] * grid[1] / max_patches)
+    return (int(grid[0] // excess), int(grid[1] // excess)) if excess > POOL_FROM else grid
+
+
+def row_grid(size: Size, vision: VisionConfig, tiling: TilingConfig) -> tuple[Size, Size]:
+    """Patches of a picture's canvas that are left when it is unpadded, and those that it is then pooled to."""
+    columns, rows = tile_grid(choose_canvas(size, tiling.pinpoints), vision.image_size)
+    side = vision.image_size // vision.patch_size
+    unpadded = unpadded_grid(size, (columns * side, rows * side), tiling.compat)
+    return unpadded, pooled_grid(unpadded, tiling.max_tiles * side**2) if tiling.max_tiles else unpadded
+
+
+def num_views(width: int, height: int, config: LlavaConfig) -> int:
+    """How many pictures the tower sees of a picture: one, or with tiles the base tile and the others."""
+    _check(width, height)
+    if config.resize_mode != "anyres":
+        return 1
+    columns, rows = tile_grid(choose_canvas((width, height), config.tiling.pinpoints), config.vision.image_size)
+    return 1 + columns * rows
+
+
+def num_image_tokens(width: int, height: int, config: LlavaConfig) -> int:
     """Placeholders, and so feature vectors, for a picture of `width` x `height` pixels.
 
     The resize modes `square` and `pad` bring every picture to one view, whatever its size.
     """
+    _check(width, height)
+    vision, tiling = config.vision, config.tiling
+    if tiling is None or tiling.merge != "spatial_unpad":
+        return num_views(width, height, config) * vision.num_features
+    if config.resize_mode != "anyres":
+        return vision.num_features + 1
+    _, (columns, rows) = row_grid((width, height), vision, tiling)
+    return vision.num_features + rows * (columns + 1)
+
+
+def _check(width: int, height: int) -> None:
     if width < 1 or height < 1:
         raise ValueError(f"a picture of {width}x{height} pixels has no area")
-    return vision.num_features

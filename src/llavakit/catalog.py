@@ -13,12 +13,25 @@ from llavakit.config import nearest
 
 @dataclass(frozen=True)
 class Entry:
-    """A known model."""
+    """A known model: one in the package has a folder, a published one an id on the Hugging Face hub."""
 
-    folder: str  # inside the package
     about: str
     source: str  # where the weights come from
+    folder: str = ""  # inside the package
+    hub: str = ""
+    format: str = "llavakit"  # expected: llavakit, original or hf
+    base: str = ""  # the language model it began from
+    tower: str = ""
 
+
+def _published(hub: str, base: str, tower: str) -> Entry:
+    kind = "hf" if hub.startswith("llava-hf/") else "original"
+    return Entry(f"{base}, {tower}", f"https://huggingface.co/{hub}", hub=hub, format=kind, base=base, tower=tower)
+
+
+_CLIP = "CLIP-L/336"
+_TUNED = "CLIP-L/336 tuned"
+_SIGLIP = "SigLIP-384"
 
 MODELS: Mapping[str, Entry] = MappingProxyType(
     {
@@ -27,6 +40,32 @@ MODELS: Mapping[str, Entry] = MappingProxyType(
             about="a small LLaVA for drawn scenes, in the package",
             source="trained by this project: llava train pocket; its card is README.md in the folder",
         ),
+        "llava-1.5-7b": _published("llava-hf/llava-1.5-7b-hf", "Vicuna-7B v1.5", _CLIP),
+        "llava-1.5-13b": _published("llava-hf/llava-1.5-13b-hf", "Vicuna-13B v1.5", _CLIP),
+        "llava-v1.5-7b": _published("liuhaotian/llava-v1.5-7b", "Vicuna-7B v1.5", _CLIP),
+        "llava-v1.5-13b": _published("liuhaotian/llava-v1.5-13b", "Vicuna-13B v1.5", _CLIP),
+        "llava-v1.6-vicuna-7b": _published("liuhaotian/llava-v1.6-vicuna-7b", "Vicuna-7B v1.5", _TUNED),
+        "llava-v1.6-vicuna-13b": _published("liuhaotian/llava-v1.6-vicuna-13b", "Vicuna-13B v1.5", _TUNED),
+        "llava-v1.6-mistral-7b": _published("liuhaotian/llava-v1.6-mistral-7b", "Mistral-7B-Instruct-v0.2", _TUNED),
+        "llava-v1.6-34b": _published("liuhaotian/llava-v1.6-34b", "Nous-Hermes-2-Yi-34B", _TUNED),
+        "llava-v1.6-vicuna-7b-hf": _published("llava-hf/llava-v1.6-vicuna-7b-hf", "Vicuna-7B v1.5", _TUNED),
+        "llava-v1.6-vicuna-13b-hf": _published("llava-hf/llava-v1.6-vicuna-13b-hf", "Vicuna-13B v1.5", _TUNED),
+        "llava-v1.6-mistral-7b-hf": _published("llava-hf/llava-v1.6-mistral-7b-hf", "Mistral-7B-Instruct-v0.2", _TUNED),
+        "llava-v1.6-34b-hf": _published("llava-hf/llava-v1.6-34b-hf", "Nous-Hermes-2-Yi-34B", _TUNED),
+        "llama3-llava-next-8b": _published("lmms-lab/llama3-llava-next-8b", "Llama-3-8B-Instruct", _TUNED),
+        "llama3-llava-next-8b-hf": _published("llava-hf/llama3-llava-next-8b-hf", "Llama-3-8B-Instruct", _TUNED),
+        "llava-onevision-0.5b-si": _published("lmms-lab/llava-onevision-qwen2-0.5b-si", "Qwen2-0.5B", _SIGLIP),
+        "llava-onevision-0.5b-ov": _published("lmms-lab/llava-onevision-qwen2-0.5b-ov", "Qwen2-0.5B", _SIGLIP),
+        "llava-onevision-7b-si": _published("lmms-lab/llava-onevision-qwen2-7b-si", "Qwen2-7B", _SIGLIP),
+        "llava-onevision-7b-ov": _published("lmms-lab/llava-onevision-qwen2-7b-ov", "Qwen2-7B", _SIGLIP),
+        "llava-onevision-72b-si": _published("lmms-lab/llava-onevision-qwen2-72b-si", "Qwen2-72B", _SIGLIP),
+        "llava-onevision-72b-ov": _published("lmms-lab/llava-onevision-qwen2-72b-ov", "Qwen2-72B", _SIGLIP),
+        "llava-next-72b": _published("lmms-lab/llava-next-72b", "Qwen1.5-72B", _TUNED),
+        "llava-next-72b-hf": _published("llava-hf/llava-next-72b-hf", "Qwen1.5-72B", _TUNED),
+        "llava-next-110b": _published("lmms-lab/llava-next-110b", "Qwen1.5-110B", _TUNED),
+        "llava-next-110b-hf": _published("llava-hf/llava-next-110b-hf", "Qwen1.5-110B", _TUNED),
+        "llava-interleave-0.5b": _published("lmms-lab/llava-next-interleave-qwen-0.5b", "Qwen1.5 or Qwen2", _SIGLIP),
+        "llava-interleave-7b": _published("lmms-lab/llava-next-interleave-qwen-7b", "Qwen1.5 or Qwen2", _SIGLIP),
     }
 )
 
@@ -37,7 +76,7 @@ def resolve(name_or_path: str | Path) -> Path:
     As text a name of the table wins: write ./pocket for a folder so called. Raises ValueError for what is neither,
     naming the nearest known model.
     """
-    if isinstance(name_or_path, str) and name_or_path in MODELS:
+    if isinstance(name_or_path, str) and name_or_path in MODELS and MODELS[name_or_path].folder:
         folder = Path(str(files("llavakit"))) / MODELS[name_or_path].folder
         if not folder.is_dir():
             raise ValueError(f"the model {name_or_path} is not part of this installation: there is no folder {folder}")

@@ -11,7 +11,9 @@ from typing import Any, Literal, Self, get_args
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
-ResizeMode = Literal["square", "pad"]  # how a picture becomes square: by its middle, or whole on a wider ground
+ViewMode = Literal["square", "pad"]  # how a picture becomes square: by its middle, or whole on a wider ground
+ResizeMode = Literal[ViewMode, "anyres"]  # anyres: cut into tiles, as `TilingConfig` says
+Compat = Literal["original", "hf"]  # whose arithmetic, where the two public implementations differ
 CLIP_MEAN = (0.48145466, 0.4578275, 0.40821073)
 CLIP_STD = (0.26862954, 0.26130258, 0.27577711)
 
@@ -101,6 +103,35 @@ class VisionConfig(Config):
         return self.feature_layer if self.feature_layer >= 0 else self.num_layers + 1 + self.feature_layer
 
 
+class TilingConfig(Config):
+    """How a picture of any resolution is cut into tiles, and how their features become one sequence (LLaVA-NeXT).
+
+    `pinpoints` are the canvases to choose from (upstream: `image_grid_pinpoints`), as (width, height) here whatever
+    a file has; the first wins a tie. `merge` (upstream: `mm_patch_merge_type`): `flat`, tile behind tile; `spatial`,
+    row by row across the tiles of the canvas; `spatial_unpad`, so too, but without the patches around the picture and
+    with a newline vector behind each row. `max_tiles` bounds an unpadded canvas by pooling (upstream: `anyres_max_N`).
+    `compat` says who rounds an unpadded canvas; see `anyres.unpadded_grid`.
+    """
+
+    pinpoints: tuple[tuple[int, int], ...] = Field(min_length=1)
+    merge: Literal["flat", "spatial", "spatial_unpad"] = "spatial_unpad"
+    max_tiles: int | None = Field(None, gt=0)
+    compat: Compat = "original"
+
+    @model_validator(mode="after")
+    def _check(self) -> Self:
+        if any(side < 1 for pinpoint in self.pinpoints for side in pinpoint):
+            raise ValueError(f"pinpoints {self.pinpoints} are not all pairs of positive numbers")
+        if self.max_tiles and self.merge != "spatial_unpad":
+            raise ValueError(f"max_tiles bounds merge 'spatial_unpad' only, not {self.merge!r}: leave it out")
+        return self
+
+    @property
+    def with_newline(self) -> bool:
+        """Whether a learned vector ends each row."""
+        return self.merge == "spatial_unpad"
+
+
 class ProjectorConfig(Config):
     """The connector from tower width to language width (upstream: `mm_projector_type`)."""
 
@@ -109,7 +140,7 @@ class ProjectorConfig(Config):
 
 
 class LanguageConfig(Config):
-    """A decoder of the Llama family: grouped KV heads, rotary positions, SwiGLU, RMSNorm."""
+    """A decoder of the Llama family: grouped KV heads, rotary positions, SwiGLU, RMSNorm; Qwen2 has `qkv_bias`."""
 
     vocab_size: int = Field(32000, gt=0)
     hidden_size: int = Field(4096, gt=0)
@@ -122,6 +153,7 @@ class LanguageConfig(Config):
     rope_theta: float = Field(10000.0, gt=0)
     max_positions: int = Field(2048, gt=0)
     tie_embeddings: bool = False
+    qkv_bias: bool = False
 
     @model_validator(mode="after")
     def _check(self) -> Self:
@@ -157,11 +189,27 @@ class LlavaConfig(Config):
     language: LanguageConfig = LanguageConfig()
     tokens: SpecialTokens = SpecialTokens()
     resize_mode: ResizeMode = "pad"
+    tiling: TilingConfig | None = None
     template: str = "vicuna_v1"
 
     @model_validator(mode="after")
     def _check(self) -> Self:
+        if self.tiling:
+            self._check_tiling(self.tiling)
+        elif self.resize_mode == "anyres":
+            raise ValueError("resize_mode 'anyres' cuts pictures into tiles, so tiling has to say into which")
         for name, token in self.tokens:
             if token is not None and not 0 <= token < self.language.vocab_size:
                 raise ValueError(f"tokens.{name} is {token}, outside the vocabulary of {self.language.vocab_size}")
         return self
+
+    def _check_tiling(self, tiling: TilingConfig) -> None:
+        size = self.vision.image_size
+        uneven = [canvas for canvas in tiling.pinpoints if canvas[0] % size or canvas[1] % size]
+        if uneven:
+            raise ValueError(f"tiling.pinpoints {uneven} are no whole number of tiles of {size}x{size} pixels")
+        if tiling.merge != "flat" and self.vision.feature_select == "full":
+            raise ValueError(
+                f"tiling.merge {tiling.merge!r} lays patches out in rows, where the class feature has no place: "
+                "it needs vision.feature_select 'patch', or merge 'flat'"
+            )

@@ -26,11 +26,17 @@ def test_hugging_face(fixtures: Path) -> None:
     assert config.resize_mode == "pad"
 
 
+def test_next(fixtures: Path) -> None:
+    config, format = read_config(fixtures / "hf" / "checkpoints" / "llava-next-qwen2")
+    assert format == "llava-hf"
+    assert config.language.qkv_bias
+    assert config.tiling.pinpoints == ((112, 56), (56, 112), (112, 112), (56, 168), (168, 56))
+    assert (config.resize_mode, config.tiling.merge, config.tiling.compat) == ("anyres", "spatial_unpad", "hf")
+
+
 @pytest.mark.parametrize(
     ("folder", "sentence"),
     [
-        ("hf/checkpoints/llava-qwen2", "text_config.model_type is 'qwen2', and only 'llama' or 'mistral'"),
-        ("hf/checkpoints/llava-next-llama", "a model of type 'llava_next', which llavakit does not read"),
         ("checkpoints/v15-mlp", "a checkpoint of the original LLaVA code"),
         ("checkpoints/v1-linear", "a checkpoint of the original LLaVA code"),
         ("checkpoints/vicuna-tiny", "a model of type 'llama'"),

@@ -15,7 +15,7 @@ from llavakit.checkpoint import CheckpointError
 from llavakit.checkpoint.load import load
 from llavakit.checkpoint.save import save
 from llavakit.checkpoint.weights import load_model
-from llavakit.config import LlavaConfig
+from llavakit.config import LlavaConfig, TilingConfig
 from llavakit.model import Images, Llava
 from llavakit.processing.conversation import Conversation
 from llavakit.processing.tokenizer import Tokenizer
@@ -65,6 +65,27 @@ def test_tied_embeddings_are_stored_once(model: Llava, tokenizer: Tokenizer, tmp
     loaded = load(tmp_path / "tied").model
     assert_same_weights(loaded, tied)
     assert loaded.language.output_weight is loaded.language.embed_tokens.weight
+
+
+def test_tiles_and_biases_are_kept(model: Llava, tokenizer: Tokenizer, tmp_path: Path) -> None:
+    language = model.config.language.model_copy(update={"qkv_bias": True})
+    tiling = TilingConfig(pinpoints=[(14, 28), (28, 14)], max_tiles=4, compat="hf")
+    changes = {"language": language, "resize_mode": "anyres", "tiling": tiling}
+    tiled = Llava(model.config.model_copy(update=changes))
+    for weight in tiled.parameters():
+        torch.nn.init.normal_(weight)
+    save(tiled, tokenizer, tmp_path / "tiled")
+    loaded = load(tmp_path / "tiled")
+    assert_same_weights(loaded.model, tiled)
+    assert loaded.config == tiled.config
+    assert {"image_newline", "language.layers.1.self_attn.k_proj.bias"} < loaded.model.state_dict().keys()
+
+
+def test_a_configuration_from_before_there_were_tiles(model: Llava, folder: Path) -> None:
+    config = json.loads((folder / "config.json").read_text())
+    del config["tiling"], config["language"]["qkv_bias"]
+    (folder / "config.json").write_text(json.dumps(config))
+    assert load(folder).config == model.config
 
 
 @pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])

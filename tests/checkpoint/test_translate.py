@@ -12,9 +12,10 @@ from transformers import CLIPImageProcessor
 
 from llavakit.checkpoint.formats import read_config
 from llavakit.checkpoint.translate import translate
-from llavakit.config import ConfigError, LlavaConfig
+from llavakit.config import ConfigError, LlavaConfig, TilingConfig
 
 VOCAB = {"vocab_size": 32064}
+QWEN2 = {"model_type": "qwen2", "vocab_size": 152064, "eos_token_id": 151645}
 SPARSE: dict[str, dict[str, Any]] = {
     "only a vocabulary": {"text_config": VOCAB},
     "as published for 1.5-7b": {
@@ -36,6 +37,9 @@ SPARSE: dict[str, dict[str, Any]] = {
     "sparse tower": {"text_config": VOCAB, "vision_config": {"patch_size": 16}},
     "mistral": {"text_config": VOCAB | {"model_type": "mistral"}},
     "mistral, other groups": {"text_config": VOCAB | {"model_type": "mistral", "num_key_value_heads": 4}},
+    "qwen2": {"text_config": QWEN2},
+    "qwen2, other groups": {"text_config": QWEN2 | {"num_key_value_heads": 4, "rope_theta": 1e6}},
+    "qwen2, no groups": {"text_config": QWEN2 | {"num_key_value_heads": None}},
     "no groups": {"text_config": VOCAB | {"num_key_value_heads": None, "head_dim": None}},
     "tied in the text": {"text_config": VOCAB | {"tie_word_embeddings": True}},
     "tied at the top": {"text_config": VOCAB, "tie_word_embeddings": True},
@@ -67,11 +71,12 @@ def test_defaults_are_those_of_transformers(name: str) -> None:
         "num_layers": text.num_hidden_layers,
         "num_heads": text.num_attention_heads,
         "num_kv_heads": text.num_key_value_heads,
-        "head_dim": text.head_dim,
+        "head_dim": getattr(text, "head_dim", None) or text.hidden_size // text.num_attention_heads,
         "rms_norm_eps": text.rms_norm_eps,
         "rope_theta": text.rope_parameters["rope_theta"],
         "max_positions": min(text.max_position_embeddings, window),
         "tie_embeddings": theirs.tie_word_embeddings,
+        "qkv_bias": text.model_type == "qwen2",
     }
     assert (ours.vision.image_size, ours.vision.patch_size) == (vision.image_size, vision.patch_size)
     assert (ours.vision.hidden_size, ours.vision.intermediate_size) == (vision.hidden_size, vision.intermediate_size)
@@ -90,7 +95,7 @@ def test_defaults_are_those_of_transformers(name: str) -> None:
 @pytest.mark.parametrize(
     ("change", "sentence"),
     [
-        ({"text_config": {"model_type": "qwen2"}}, "text_config.model_type is 'qwen2'"),
+        ({"text_config": {"model_type": "gemma"}}, "text_config.model_type is 'gemma'"),
         ({"text_config": {"attention_bias": True}}, "text_config.attention_bias is True, and only false"),
         ({"text_config": {"mlp_bias": True}}, "text_config.mlp_bias is True"),
         ({"text_config": {"hidden_act": "gelu"}}, "text_config.hidden_act is 'gelu'"),
@@ -123,6 +128,33 @@ def test_mistral_is_exact_inside_one_window() -> None:
     text = VOCAB | {"model_type": "mistral"}
     assert translated({"text_config": text}).language.max_positions == 4096
     assert translated({"text_config": text | {"sliding_window": None}}).language.max_positions == 131072
+
+
+def test_qwen2_slides_only_where_it_says_so() -> None:
+    assert translated({"text_config": QWEN2}).language.max_positions == 32768
+    assert translated({"text_config": QWEN2 | {"use_sliding_window": True}}).language.max_positions == 4096
+
+
+def test_qwen2_begins_with_nothing_and_has_to_say_how_it_ends() -> None:
+    text = {"text_config": QWEN2 | {"bos_token_id": 151643}}
+    assert translated(text).tokens.bos is None
+    assert translated(text, bos_token_id=151643).tokens.bos is None
+    with pytest.raises(ConfigError, match="eos_token_id is given nowhere"):
+        translated({"text_config": {**QWEN2, "eos_token_id": None}})
+
+
+def test_next_has_its_pinpoints_turned() -> None:
+    config = translated({"model_type": "llava_next", "text_config": VOCAB})
+    theirs = transformers.LlavaNextConfig().image_grid_pinpoints
+    assert config.resize_mode == "anyres"
+    assert config.tiling == TilingConfig(pinpoints=[pair[::-1] for pair in theirs], compat="hf")
+    given = translated(
+        {"model_type": "llava_next", "text_config": VOCAB, "image_grid_pinpoints": [[336, 672]]},
+        image={"image_processor_type": "LlavaNextImageProcessor", "do_pad": True, "image_grid_pinpoints": [[336, 672]]},
+    )
+    assert given.tiling.pinpoints == ((672, 336),)
+    with pytest.raises(ConfigError, match=r"image_grid_pinpoints is \[\(336, 336\)\], but the model's are"):
+        translated({"model_type": "llava_next", "text_config": VOCAB}, image={"image_grid_pinpoints": [[336, 336]]})
 
 
 def test_where_the_special_tokens_come_from() -> None:

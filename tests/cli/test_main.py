@@ -22,7 +22,7 @@ def test_version(llava: Callable) -> None:
 
 def test_help_lists_every_command(llava: Callable) -> None:
     text = llava("--help").out
-    for command in ("ask", "chat", "show", "train", "evaluate", "scenes"):
+    for command in ("ask", "chat", "show", "train", "evaluate", "scenes", "pull", "list", "rm"):
         assert f"\n  {command} " in text
     assert llava().code == 2  # nothing to do is wrong usage; it prints the same help
 

@@ -30,6 +30,14 @@ def test_pictures_come_in_the_order_of_their_samples() -> None:
     assert torch.equal(collate(samples, pad=0).images.pixels, pictures.flatten(0, 1))
 
 
+def test_pictures_of_any_number_of_views_keep_their_sizes() -> None:
+    one, other = torch.rand(3, 3, 4, 4), torch.rand(5, 3, 4, 4)
+    samples = [Sample([3], [False], one, [(8, 4)]), Sample([5], [True]), Sample([3], [False], other, [(8, 8)])]
+    images = collate(samples, pad=0).to(torch.device("cpu")).images
+    assert torch.equal(images.pixels, torch.cat((one, other)))
+    assert images.sizes == [(8, 4), (8, 8)]
+
+
 def test_captions_first_and_then_the_foils() -> None:
     pixels = torch.zeros(1, 3, 4, 4)
     samples = [

@@ -9,6 +9,8 @@ from typing import Any
 import pytest
 from PIL import Image
 
+from llavakit.anyres import num_image_tokens
+from llavakit.config import TilingConfig
 from llavakit.data.collate import IGNORE
 from llavakit.data.datasets import CaptionDataset, ConversationDataset, TextDataset
 from llavakit.data.records import DataError, Record, read_records
@@ -145,3 +147,20 @@ def test_lengths_measure_what_is_read(write: Write, processor: Processor) -> Non
     records = read_records([write({"id": "r", "image": "a.png", "conversations": talk})])
     assert ConversationDataset(records, processor, template="plain", max_length=ANY).lengths == [5]
     assert CaptionDataset(records, processor, num_foils=0, with_regions=False, max_length=ANY).lengths == [2]
+
+
+def test_captions_are_for_one_view(processor: Processor) -> None:
+    tiles = {"resize_mode": "anyres", "tiling": TilingConfig(pinpoints=[(14, 28)])}
+    tiled = Processor(processor.config.model_copy(update=tiles), processor.tokenizer)
+    with pytest.raises(DataError, match="captions are matched with one view of a picture"):
+        CaptionDataset([], tiled, num_foils=0, with_regions=False, max_length=ANY)
+
+
+def test_a_picture_in_tiles_has_its_size_beside_it(processor: Processor, picture: Path) -> None:
+    tiles = {"resize_mode": "anyres", "tiling": TilingConfig(pinpoints=[(28, 14), (14, 28)])}
+    tiled = Processor(processor.config.model_copy(update=tiles), processor.tokenizer)
+    record = Record("r", picture, turns("What?", "Red."))
+    sample = ConversationDataset([record], tiled, template="plain", max_length=ANY)[0]
+    assert sample.sizes == [(9, 5)]
+    assert sample.pixels.shape == (3, 3, 14, 14)
+    assert sample.tokens.count(tiled.config.tokens.image) == num_image_tokens(9, 5, tiled.config)

@@ -12,7 +12,7 @@ from hypothesis import settings
 from PIL import Image
 
 from llavakit.checkpoint.load import Loaded
-from llavakit.config import LanguageConfig, LlavaConfig, SpecialTokens, VisionConfig
+from llavakit.config import LanguageConfig, LlavaConfig, SpecialTokens, TilingConfig, VisionConfig
 from llavakit.model import Llava
 from llavakit.processing.templates import TEMPLATES
 from llavakit.processing.tokenizer import Tokenizer, train_tokenizer
@@ -30,7 +30,7 @@ def tiny_tokenizer() -> Tokenizer:
     return train_tokenizer([system] * 20, 330)
 
 
-def tiny_model(max_positions: int) -> Llava:
+def tiny_model(max_positions: int, tiling: TilingConfig | None) -> Llava:
     """Random, but lively: its answers vary, sometimes end, and would often hold ids that no answer may hold."""
     tokenizer = tiny_tokenizer()
     config = LlavaConfig(
@@ -48,6 +48,8 @@ def tiny_model(max_positions: int) -> Llava:
             max_positions=max_positions,
         ),
         tokens=SpecialTokens(pad=0, bos=1, eos=2, image=3),
+        resize_mode="anyres" if tiling else "pad",
+        tiling=tiling,
     )
     torch.manual_seed(0)
     model = Llava(config).eval().requires_grad_(False)
@@ -55,6 +57,8 @@ def tiny_model(max_positions: int) -> Llava:
         if weight.dim() > 1:
             weight.normal_(std=(3 if "lm_head" in name else 1.25) / weight[0].numel() ** 0.5)
     model.language.embed_tokens.weight.normal_()
+    if model.image_newline is not None:
+        model.image_newline.normal_()
     head = model.language.output_weight
     head[[config.tokens.eos, config.tokens.image]] *= 2
     head[tokenizer.size :] *= 2
@@ -63,11 +67,11 @@ def tiny_model(max_positions: int) -> Llava:
 
 @pytest.fixture(scope="session")
 def make_loaded() -> Callable[..., Loaded]:
-    """Makes a tiny model with a context of `max_positions` tokens."""
+    """Makes a tiny model with a context of `max_positions` tokens; with `tiling` it sees pictures in tiles."""
 
     @cache
-    def make(max_positions: int = 600) -> Loaded:
-        model = tiny_model(max_positions)
+    def make(max_positions: int = 600, tiling: TilingConfig | None = None) -> Loaded:
+        model = tiny_model(max_positions, tiling)
         return Loaded(model=model, tokenizer=tiny_tokenizer(), config=model.config, name="tiny")
 
     return make

@@ -26,10 +26,10 @@ CASES = [
 ]
 
 
-@pytest.fixture(scope="module")
-def hf(fixtures: Path) -> tuple[Loaded, dict[str, dict[str, Any]]]:
-    cases = json.loads((fixtures / "hf" / "cases" / "llava-llama.json").read_text())["cases"]
-    return load(fixtures / "hf" / "checkpoints" / "llava-llama"), {case["name"]: case for case in cases}
+@pytest.fixture(scope="module", params=["llava-llama", "llava-next-llama", "llava-next-mistral"])
+def hf(request: pytest.FixtureRequest, fixtures: Path) -> tuple[Loaded, dict[str, dict[str, Any]]]:
+    cases = json.loads((fixtures / "hf" / "cases" / f"{request.param}.json").read_text())["cases"]
+    return load(fixtures / "hf" / "checkpoints" / request.param), {case["name"]: case for case in cases}
 
 
 def conversation_of(case: dict[str, Any], fixtures: Path) -> Conversation:

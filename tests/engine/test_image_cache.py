@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import torch
 
-from llavakit.engine.image_cache import ImageCache, pixel_digest
+from llavakit.engine.image_cache import ImageCache, picture_digest
 
 
 def features(value: float) -> torch.Tensor:
@@ -36,10 +36,11 @@ def test_a_picture_larger_than_the_cache_is_still_answered() -> None:
     assert cache.num_bytes == 32
 
 
-def test_digests_tell_pixels_apart() -> None:
-    pixels = torch.rand(1, 3, 4, 4)
+def test_digests_tell_pictures_apart() -> None:
+    pixels, size = torch.rand(1, 3, 4, 4), (4, 5)
     other = pixels.clone()
     other[0, 2, 3, 3] += 1e-6
-    assert pixel_digest(pixels) == pixel_digest(pixels.clone())
-    assert pixel_digest(pixels) == pixel_digest(torch.stack([other, pixels], dim=1)[:, 1])
-    assert pixel_digest(pixels) != pixel_digest(other)
+    assert picture_digest(pixels, size) == picture_digest(pixels.clone(), size)
+    assert picture_digest(pixels, size) == picture_digest(torch.stack([other, pixels], dim=1)[:, 1], size)
+    assert picture_digest(pixels, size) != picture_digest(other, size)
+    assert picture_digest(pixels, size) != picture_digest(pixels, (5, 4))

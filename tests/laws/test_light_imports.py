@@ -7,7 +7,7 @@ import sys
 
 import pytest
 
-HEAVY = ("torch", "numpy", "PIL", "tokenizers", "safetensors", "transformers", "rich")
+HEAVY = ("torch", "numpy", "PIL", "tokenizers", "safetensors", "transformers", "rich", "huggingface_hub")
 
 
 def _heavy_after(code: str) -> set[str]:
@@ -23,7 +23,9 @@ def test_plain_data_is_light(module: str) -> None:
 
 
 @pytest.mark.parametrize(
-    "arguments", [["--help"], ["--version"]] + [[name, "--help"] for name in ("ask", "chat", "train", "show", "scenes")]
+    "arguments",
+    [["--help"], ["--version"]]
+    + [[name, "--help"] for name in ("ask", "chat", "train", "show", "scenes", "pull", "list", "rm")],
 )
 def test_help_is_light(arguments: list[str]) -> None:
     run = "from llavakit.cli.main import main\ntry:\n    main()\nexcept SystemExit as done:\n    assert not done.code"

@@ -9,7 +9,16 @@ from typing import Any
 import pytest
 import torch
 from torch import Tensor, nn
-from transformers import CLIPVisionConfig, LlamaConfig, LlavaConfig, LlavaForConditionalGeneration, MistralConfig
+from transformers import (
+    CLIPVisionConfig,
+    LlamaConfig,
+    LlavaConfig,
+    LlavaForConditionalGeneration,
+    LlavaNextConfig,
+    LlavaNextForConditionalGeneration,
+    MistralConfig,
+    Qwen2Config,
+)
 
 VISION = {
     "hidden_size": 32,
@@ -32,7 +41,14 @@ TEXT = {
 }
 IMAGE_TOKEN = 70
 
-Builder = Callable[..., tuple[LlavaForConditionalGeneration, Path]]
+LANGUAGES = {"llama": LlamaConfig, "mistral": MistralConfig, "qwen2": Qwen2Config}
+EOS = {"eos_token_id": 2}  # Qwen2 has no default
+FAMILIES = {
+    "llava": (LlavaConfig, LlavaForConditionalGeneration),
+    "next": (LlavaNextConfig, LlavaNextForConditionalGeneration),
+}
+
+Builder = Callable[..., tuple[LlavaForConditionalGeneration | LlavaNextForConditionalGeneration, Path]]
 
 
 @pytest.fixture
@@ -40,13 +56,19 @@ def build(tmp_path: Path) -> Builder:
     """Makes a transformers model from changes to the tiny configuration, and the folder it saved itself to."""
 
     def build(
-        *, text: dict[str, Any] | None = None, vision: dict[str, Any] | None = None, mistral: bool = False, **top: Any
-    ) -> tuple[LlavaForConditionalGeneration, Path]:
-        language = (MistralConfig if mistral else LlamaConfig)(**(TEXT | (text or {})))
+        *,
+        text: dict[str, Any] | None = None,
+        vision: dict[str, Any] | None = None,
+        language: str = "llama",
+        family: str = "llava",
+        **top: Any,
+    ) -> tuple[LlavaForConditionalGeneration | LlavaNextForConditionalGeneration, Path]:
+        text_config = LANGUAGES[language](**(TEXT | EOS | (text or {})))
         tower = CLIPVisionConfig(**(VISION | (vision or {})))
-        config = LlavaConfig(text_config=language, vision_config=tower, image_token_index=IMAGE_TOKEN, **top)
+        config_class, model_class = FAMILIES[family]
+        config = config_class(text_config=text_config, vision_config=tower, image_token_index=IMAGE_TOKEN, **top)
         config._attn_implementation = "eager"
-        model = LlavaForConditionalGeneration(config).eval()
+        model = model_class(config).eval()
         shake(model)
         folder = tmp_path / "hf"
         model.save_pretrained(folder)

@@ -20,7 +20,7 @@ FEATURES = {"atol": 2e-5, "rtol": 0}
 ORIGINAL_IMAGE_TOKEN = -200
 
 
-@pytest.mark.parametrize("name", ["llava-llama", "llava-mistral-dopad"])
+@pytest.mark.parametrize("name", ["llava-llama", "llava-mistral-dopad", "llava-qwen2"])
 def test_equals_hugging_face(name: str, fixtures: Path) -> None:
     model = load_model(fixtures / "hf" / "checkpoints" / name)
     cases, tensors = golden(fixtures / "hf" / "cases" / name)

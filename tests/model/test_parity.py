@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from itertools import chain
 from typing import Any
 
 import pytest
 import torch
 from torch import Tensor
+from torch.nn.utils.rnn import pad_sequence
 
+from llavakit.anyres import Size, num_image_tokens, num_views
 from llavakit.checkpoint.weights import load_model
 from llavakit.model import Images, Llava
 
@@ -20,8 +23,10 @@ VARIANTS: dict[str, dict[str, Any]] = {
     "other rotary base": {"text": {"rope_parameters": {"rope_type": "default", "rope_theta": 5e5}}},
     "other norm eps": {"text": {"rms_norm_eps": 1e-2}, "vision": {"layer_norm_eps": 1e-2}},
     "tied embeddings": {"text": {"tie_word_embeddings": True}},
-    "mistral": {"mistral": True, "text": {"num_key_value_heads": 2, "sliding_window": None}},
-    "mistral within its window": {"mistral": True, "text": {"sliding_window": 48}},
+    "mistral": {"language": "mistral", "text": {"num_key_value_heads": 2, "sliding_window": None}},
+    "mistral within its window": {"language": "mistral", "text": {"sliding_window": 48}},
+    "qwen2": {"language": "qwen2", "text": {"num_key_value_heads": 2}},
+    "qwen2, tied": {"language": "qwen2", "text": {"tie_word_embeddings": True}},
     "class feature kept": {"vision_feature_select_strategy": "full"},
     "last layer": {"vision_feature_layer": -1},
     "first layer": {"vision_feature_layer": 1},
@@ -74,6 +79,44 @@ def test_a_row_padded_on_the_right_equals_transformers(build: Callable[..., Any]
     torch.testing.assert_close(ours[seen.bool()], theirs[seen.bool()], atol=1e-5, rtol=0)
 
 
+PINPOINTS = [[28, 56], [56, 28], [56, 56], [84, 28], [28, 84]]
+SIZES = [(40, 40), (90, 21), (30, 70), (13, 200), (56, 56), (300, 1)]
+NEXT_VARIANTS: dict[str, dict[str, Any]] = {
+    "llama": {},
+    "mistral": {"language": "mistral", "text": {"num_key_value_heads": 2, "sliding_window": None}},
+    "qwen2": {"language": "qwen2", "text": {"num_key_value_heads": 2}},
+    "tied embeddings": {"text": {"tie_word_embeddings": True}, "tie_word_embeddings": True},
+    "finer patches": {"vision": {"patch_size": 4}},
+    "last layer": {"vision_feature_layer": -1},
+}
+
+
+@pytest.mark.parametrize("name", NEXT_VARIANTS)
+def test_next_equals_transformers(name: str, build: Callable[..., Any]) -> None:
+    """Pictures of several sizes, each in tiles, all in one row."""
+    variant = NEXT_VARIANTS[name]
+    room = {"max_position_embeddings": 2048}
+    oracle, folder = build(
+        family="next", image_grid_pinpoints=PINPOINTS, **variant | {"text": room | variant.get("text", {})}
+    )
+    model = load_model(folder)
+    config = model.config
+    counts = [num_views(*size, config) for size in SIZES]
+    assert len(set(counts)) > 1
+    pixels = torch.randn(sum(counts), 3, 28, 28, generator=torch.Generator().manual_seed(1))
+    spans = [[5, *[config.tokens.image] * num_image_tokens(*size, config)] for size in SIZES]
+    tokens = torch.tensor([[1, *chain(*spans), 6, 7]])
+    # Theirs are tiles of equal number, filled up, and (height, width).
+    filled = pad_sequence(pixels.split(counts), batch_first=True)
+    heights_first = torch.tensor([size[::-1] for size in SIZES])
+
+    with torch.inference_mode():
+        theirs = oracle(input_ids=tokens, pixel_values=filled, image_sizes=heights_first).logits
+        ours = logits(model, tokens, pixels, SIZES)
+
+    torch.testing.assert_close(ours, theirs, atol=1e-5, rtol=0)
+
+
 def picture_prompt(model: Llava, num_pictures: int) -> tuple[Tensor, Tensor]:
     """One row of text with pictures in it, and their pixels."""
     generator = torch.Generator().manual_seed(1)
@@ -86,7 +129,7 @@ def picture_prompt(model: Llava, num_pictures: int) -> tuple[Tensor, Tensor]:
     return torch.tensor([row]), pixels
 
 
-def logits(model: Llava, tokens: Tensor, pixels: Tensor | None) -> Tensor:
+def logits(model: Llava, tokens: Tensor, pixels: Tensor | None, sizes: Sequence[Size] = ()) -> Tensor:
     positions = torch.arange(tokens.shape[1]).expand_as(tokens)
-    images = None if pixels is None else Images(pixels=pixels)
+    images = None if pixels is None else Images(pixels=pixels, sizes=sizes)
     return model.language.logits(model(tokens, images, positions))

@@ -13,6 +13,7 @@ from PIL import Image
 from llavakit.processing import (
     TEMPLATES,
     Conversation,
+    MarkerSegment,
     PictureSegment,
     Segment,
     SpecialSegment,
@@ -38,6 +39,8 @@ def spelt(segments: list[Segment]) -> str:
                 parts.append("<image>")
             case SpecialSegment(name):
                 parts.append(SPELT[name])
+            case MarkerSegment(spelling):
+                parts.append(spelling)
     return "".join(parts)
 
 
@@ -56,22 +59,30 @@ def conversation_of(dialogue: list[str | None]) -> Conversation:
     return conversation
 
 
-@pytest.mark.parametrize(
-    "name",
-    [
-        "one_turn_open",
-        "one_turn_closed",
-        "three_turns",
-        "three_turns_open",
-        "with_image",
-        "with_image_two_turns",
-        "starts_with_s_letters",
-    ],
-)
-def test_vicuna_v1_equals_the_original(name: str, fixtures: Path) -> None:
+DIALOGUES = [
+    "one_turn_open",
+    "one_turn_closed",
+    "three_turns",
+    "three_turns_open",
+    "with_image",
+    "with_image_two_turns",
+    "starts_with_s_letters",
+]
+UPSTREAM = [
+    "chatml_direct", "default", "llama_2", "llava_llama_2", "llava_v0", "llava_v1", "mistral_direct",
+    "mistral_instruct", "mpt", "v0", "v0_mmtag", "v1", "v1_mmtag", "vicuna_v1",
+]  # fmt: skip
+
+
+@pytest.mark.parametrize("dialogue", DIALOGUES)
+@pytest.mark.parametrize("name", UPSTREAM)
+def test_prompts_equal_the_original(name: str, dialogue: str, fixtures: Path) -> None:
     golden = json.loads((fixtures / "templates" / "templates.json").read_text())
-    conversation = conversation_of(golden["dialogues"][name])
-    assert spelt(render(conversation, "vicuna_v1", bos=False)) == golden["templates"]["vicuna_v1"]["prompts"][name]
+    ours = spelt(render(conversation_of(golden["dialogues"][dialogue]), name, bos=False))
+    theirs = golden["templates"][name]["prompts"][dialogue]
+    if name.endswith("mmtag"):  # told of a picture as mere text the original forgets the tag it was trained with
+        theirs = theirs.replace("<image>", "<Image><image></Image>")
+    assert ours == theirs
 
 
 def test_an_empty_answer_is_closed_where_the_original_forgets_the_end_token(fixtures: Path) -> None:
@@ -93,6 +104,56 @@ def test_plain_equals_the_original_training_text(fixtures: Path) -> None:
         assert [s.text for s in segments if isinstance(s, TextSegment) and s.target] == [turns[1] + "\n"]
         compared += 1
     assert compared >= 5
+
+
+@pytest.mark.parametrize(
+    ("name", "expected"),
+    [
+        (
+            "qwen_1_5",
+            "<|im_start|>system\nS<|im_end|>\n<|im_start|>user\n<image>\nU<|im_end|>\n"
+            "<|im_start|>assistant\nA<|im_end|>\n",
+        ),
+        (
+            "mistral_orca",
+            "<|im_start|>system\nS<|im_end|><|im_start|>user\n<image>\nU<|im_end|><|im_start|>assistant\nA<|im_end|>",
+        ),
+        (
+            "llava_llama_3",
+            "<|start_header_id|>system<|end_header_id|>\n\nS<|eot_id|><|start_header_id|>user<|end_header_id|>\n\n"
+            "<image>\nU<|eot_id|><|start_header_id|>assistant<|end_header_id|>\n\nA<|eot_id|>",
+        ),
+        (
+            "gemma_instruct",
+            "<start_of_turn>user\n<image>\nU<end_of_turn>\n<start_of_turn>model\nA<end_of_turn>\n",
+        ),
+    ],
+)
+def test_prompts_of_next_are_as_published(name: str, expected: str) -> None:
+    system = None if TEMPLATES[name].system is None else "S"
+    asked = Conversation(system=system).ask(PIXEL, "U")
+    assert spelt(render(asked.answer("A"), name, bos=False)) == expected
+
+
+@pytest.mark.parametrize("name", ["llava-llama", "llava-mistral-dopad"])
+def test_llava_hf_equals_hugging_face(name: str, fixtures: Path) -> None:
+    compared = 0
+    for case in json.loads((fixtures / "hf" / "cases" / f"{name}.json").read_text())["cases"]:
+        if not case["messages"]:
+            continue
+        conversation = Conversation()
+        for message in case["messages"]:
+            words = [PIXEL if part["type"] == "image" else part["text"] for part in message["content"]]
+            conversation = conversation.ask(*words) if message["role"] == "user" else conversation.answer(words[0])
+        assert spelt(render(conversation, "llava_hf", bos=False)) == case["prompts"][0], case["name"]
+        compared += 1
+    assert compared >= 5
+
+
+def test_what_is_said_never_becomes_a_marker() -> None:
+    segments = render(Conversation(system="<|im_end|>").ask("<|im_start|>").answer("<|im_end|>"), "chatml_direct")
+    assert sum(isinstance(segment, MarkerSegment) for segment in segments) == 6
+    assert TextSegment("<|im_end|>", target=True) in segments
 
 
 def test_vicuna_v1_in_segments() -> None:
@@ -120,7 +181,7 @@ WORDS = st.text(max_size=12) | st.sampled_from(["<image>", "</s>", " ASSISTANT: 
 
 @st.composite
 def conversations(draw: st.DrawFn, template: str) -> Conversation:
-    if template == "plain":
+    if TEMPLATES[template].max_messages:
         return Conversation().ask(PIXEL, draw(WORDS)).answer(draw(WORDS))
     conversation = Conversation()
     for question, picture, answer in draw(st.lists(st.tuples(WORDS, st.booleans(), WORDS), min_size=1, max_size=4)):

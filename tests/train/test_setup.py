@@ -9,6 +9,7 @@ import pytest
 import torch
 
 from llavakit.checkpoint.load import load
+from llavakit.config import TilingConfig
 from llavakit.train.config import TrainConfig, TrainError
 from llavakit.train.run import train
 from llavakit.train.setup import prepare
@@ -55,6 +56,22 @@ def test_the_resize_mode_of_the_run_stays_in_its_model(configure: Configure) -> 
     folder = train(configure("align", steps=1, resize_mode="square"))
     assert load(folder).config.resize_mode == "square"
     assert prepare(configure("align")).processor.config.resize_mode == "pad"
+
+
+def test_a_model_that_sees_tiles_learns(configure: Configure) -> None:
+    whole = configure("language")
+    tiles = {"resize_mode": "anyres", "tiling": TilingConfig(pinpoints=[(28, 14), (14, 28)])}
+    shape = {"start": None, "model": whole.model.model_copy(update=tiles), "tokenizer": whole.tokenizer}
+    loaded = load(train(configure("align", steps=1, **shape)))
+    assert loaded.config.tiling == tiles["tiling"]
+    aligned = loaded.model.image_newline
+    assert aligned.std() > 0.1
+    start = {"start": configure("align").out}
+    instructed = load(train(configure("instruct", steps=1, **start)))
+    assert instructed.config == loaded.config
+    assert not torch.equal(instructed.model.image_newline, aligned), "it learns with the language model"
+    one_view = prepare(configure("instruct", resize_mode="pad", **start)).processor.config
+    assert (one_view.resize_mode, one_view.tiling) == ("pad", tiles["tiling"])
 
 
 def test_samples_are_cut_at_the_models_context(configure: Configure) -> None:

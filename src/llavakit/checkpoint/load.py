@@ -8,10 +8,10 @@ from pathlib import Path
 
 import torch
 
-from llavakit import catalog
+from llavakit import catalog, hub
 from llavakit.checkpoint import CheckpointError
 from llavakit.checkpoint.atomic import surviving
-from llavakit.checkpoint.formats import TOKENIZER_FILE
+from llavakit.checkpoint.tokenizer_files import read_tokenizer
 from llavakit.checkpoint.weights import load_model
 from llavakit.config import LlavaConfig
 from llavakit.model import Llava
@@ -34,7 +34,7 @@ class Loaded:
 
 
 def load(path: str | Path, *, device: torch.device | str = "cpu", dtype: torch.dtype | None = None) -> Loaded:
-    """A model by catalog name or folder, native or llava-hf, with its tokenizer.
+    """A model by catalog name, hub id or folder, native or llava-hf, with its tokenizer.
 
     `dtype` None keeps the stored type, widened to float32 on a CPU (see `load_model`). Where a save was killed
     between its last two steps, the earlier checkpoint is found and used. Raises `CheckpointError` with what is wrong.
@@ -46,23 +46,24 @@ def load(path: str | Path, *, device: torch.device | str = "cpu", dtype: torch.d
 
 
 def _tokenizer(folder: Path, config: LlavaConfig) -> Tokenizer:
-    file = folder / TOKENIZER_FILE
-    if not file.is_file():
-        raise CheckpointError(f"{folder} has no {TOKENIZER_FILE}")
-    try:
-        tokenizer = Tokenizer.load(file, config.tokens)
-    except (ValueError, OSError) as error:
-        raise CheckpointError(f"{file} cannot be used: {error}") from error
+    tokenizer = read_tokenizer(folder, config.tokens)
     if tokenizer.size > config.language.vocab_size:
         raise CheckpointError(
-            f"{file} knows {tokenizer.size} tokens, but the model only {config.language.vocab_size}: "
-            "they do not belong together"
+            f"the tokenizer in {folder} knows {tokenizer.size} tokens, but the model only "
+            f"{config.language.vocab_size}: they do not belong together"
         )
     return tokenizer
 
 
 def locate(path: str | Path) -> Path:
-    """The folder behind a catalog name or a path; raises ValueError naming the nearest name."""
+    """The folder behind a name or a path: the package's own model, a folder, or what was pulled from the hub.
+
+    Uses no network. Raises ValueError that says what to do: the nearest name, or what to pull.
+    """
+    name = path if isinstance(path, str) else ""
+    if name in catalog.MODELS and catalog.MODELS[name].folder:
+        return catalog.resolve(name)
     folder = surviving(Path(path))
-    known = isinstance(path, str) and path in catalog.MODELS
-    return folder if folder != Path(path) and not known else catalog.resolve(path)
+    if name and not folder.exists() and hub.is_name(name):
+        return hub.find(name)
+    return folder if folder != Path(path) else catalog.resolve(path)

@@ -18,7 +18,7 @@ class Row:
 Table = tuple[Row, ...]
 
 
-def _llava_hf(*, language: str, head: str, tower: str, projector: str) -> Table:
+def _llava_hf(*, language: str, head: str, tower: str, projector: str, newline: str) -> Table:
     return (
         # Positions and rotary frequencies are computed; old versions stored them.
         Row(f"{tower}.embeddings.position_ids", None),
@@ -29,6 +29,7 @@ def _llava_hf(*, language: str, head: str, tower: str, projector: str) -> Table:
         Row(f"{tower}.*", "vision.*"),
         Row(f"{projector}.linear_1.*", "projector.fc1.*"),
         Row(f"{projector}.linear_2.*", "projector.fc2.*"),
+        Row(newline, "image_newline"),
         Row(f"{head}.*", "language.lm_head.*"),
         Row(f"{language}.*", "language.*"),
     )
@@ -41,24 +42,28 @@ LLAVA_HF = _llava_hf(
     head="language_model.lm_head",
     tower="vision_tower.vision_model",
     projector="multi_modal_projector",
+    newline="image_newline",
 )
 LLAVA_HF_FRESH_5 = _llava_hf(
     language="language_model.model",
     head="language_model.lm_head",
     tower="vision_tower",
     projector="multi_modal_projector",
+    newline="image_newline",
 )
 LLAVA_HF_MEMORY_4_52 = _llava_hf(
     language="model.language_model",
     head="lm_head",
     tower="model.vision_tower.vision_model",
     projector="model.multi_modal_projector",
+    newline="model.image_newline",
 )
 LLAVA_HF_MEMORY_5 = _llava_hf(
     language="model.language_model",
     head="lm_head",
     tower="model.vision_tower",
     projector="model.multi_modal_projector",
+    newline="model.image_newline",
 )
 LLAVA_HF_LAYOUTS = (LLAVA_HF, LLAVA_HF_FRESH_5, LLAVA_HF_MEMORY_4_52, LLAVA_HF_MEMORY_5)
 

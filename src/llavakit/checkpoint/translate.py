@@ -10,9 +10,12 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
+from llavakit.checkpoint.pinpoints import read_pinpoints
 from llavakit.config import CLIP_MEAN, CLIP_STD, ConfigError, LlavaConfig
 
 JSON = Mapping[str, Any]
+
+LLAVA_HF_TYPES = ("llava", "llava_next")
 
 # CLIPVisionConfig's defaults, and those that LlavaConfig puts in their place when the whole section is absent.
 _CLIP = {
@@ -53,7 +56,17 @@ _MISTRAL = _LLAMA | {
     "max_position_embeddings": 4096 * 32,
     "sliding_window": 4096,
 }
-_LANGUAGE_DEFAULTS = {"llama": _LLAMA, "mistral": _MISTRAL}
+_QWEN2 = _LLAMA | {
+    "vocab_size": 151936,
+    "intermediate_size": 22016,
+    "num_key_value_heads": 32,
+    "max_position_embeddings": 32768,
+    "sliding_window": 4096,
+    "use_sliding_window": False,
+    "eos_token_id": None,
+}
+_LANGUAGE_DEFAULTS = {"llama": _LLAMA, "mistral": _MISTRAL, "qwen2": _QWEN2}
+_NEXT_PINPOINTS = [[336, 672], [672, 336], [672, 672], [1008, 336], [336, 1008]]
 
 
 @dataclass(frozen=True)
@@ -76,7 +89,7 @@ _VISION_DEMANDS = (
     Demand("hidden_act", lambda value: value in ("quick_gelu", "gelu"), "'quick_gelu' or 'gelu'"),
 )
 _LANGUAGE_DEMANDS = (
-    Demand("model_type", lambda value: value in _LANGUAGE_DEFAULTS, "'llama' or 'mistral'"),
+    Demand("model_type", lambda value: value in _LANGUAGE_DEFAULTS, "'llama', 'mistral' or 'qwen2'"),
     Demand("hidden_size", lambda value: _is_count(value), "a positive whole number"),
     Demand("num_attention_heads", lambda value: _is_count(value), "a positive whole number"),
     Demand("max_position_embeddings", lambda value: _is_count(value), "a positive whole number"),
@@ -104,7 +117,8 @@ def translate(config: JSON, *, generation: JSON, image: JSON) -> LlavaConfig:
     _check(config, _TOP_DEMANDS, "")
     text = _section(config, "text_config")
     _check(text, _LANGUAGE_DEMANDS, "text_config.")
-    text = _LANGUAGE_DEFAULTS[text.get("model_type", "llama")] | text
+    text = {"model_type": "llama"} | text
+    text = _LANGUAGE_DEFAULTS[text["model_type"]] | text
     language = _language(text, tied=bool(config.get("tie_word_embeddings") or text.get("tie_word_embeddings")))
     vision = _vision(config, image)
     return LlavaConfig.parse(
@@ -113,7 +127,7 @@ def translate(config: JSON, *, generation: JSON, image: JSON) -> LlavaConfig:
             "projector": {"kind": "mlp2x_gelu", "bias": config.get("multimodal_projector_bias", True)},
             "language": language,
             "tokens": _tokens(config, text, generation),
-            "resize_mode": _resize_mode(image, vision["image_size"]),
+            **_pictures(config, image, vision["image_size"]),
             "template": "vicuna_v1",
         }
     )
@@ -122,7 +136,8 @@ def translate(config: JSON, *, generation: JSON, image: JSON) -> LlavaConfig:
 def _language(text: JSON, *, tied: bool) -> dict[str, Any]:
     rope = text.get("rope_parameters") or {}
     # Inside its window, sliding attention is full attention: a context of one window is exact.
-    window = text["sliding_window"] or text["max_position_embeddings"]
+    slides = text.get("use_sliding_window", True) and text["sliding_window"]
+    window = text["sliding_window"] if slides else text["max_position_embeddings"]
     return {
         "vocab_size": text["vocab_size"],
         "hidden_size": text["hidden_size"],
@@ -135,6 +150,7 @@ def _language(text: JSON, *, tied: bool) -> dict[str, Any]:
         "rope_theta": rope.get("rope_theta", text.get("rope_theta", 10000.0)),
         "max_positions": min(text["max_position_embeddings"], window),
         "tie_embeddings": tied,
+        "qkv_bias": text["model_type"] == "qwen2",
     }
 
 
@@ -172,8 +188,10 @@ def _tokens(config: JSON, text: JSON, generation: JSON) -> dict[str, Any]:
         if len(eos) != 1:
             raise ConfigError(f"eos_token_id is {eos}, and several end tokens are not supported")
         eos = eos[0]
+    if eos is None:
+        raise ConfigError("eos_token_id is given nowhere, so there is no telling when an answer is complete")
     return {
-        "bos": _first(generation.get("bos_token_id"), config.get("bos_token_id"), text["bos_token_id"]),
+        "bos": _bos(config, text, generation),
         "eos": eos,
         # Padding never reaches the model; a checkpoint without a token for it pads with its end token.
         "pad": _first(generation.get("pad_token_id"), config.get("pad_token_id"), text.get("pad_token_id"), eos),
@@ -181,16 +199,36 @@ def _tokens(config: JSON, text: JSON, generation: JSON) -> dict[str, Any]:
     }
 
 
-def _resize_mode(image: JSON, image_size: int) -> str:
-    """`pad` or `square`, as the folder's image settings do it; LLaVA-1.5 was trained with `pad`."""
-    if not image:
-        return "pad"
+def _bos(config: JSON, text: JSON, generation: JSON) -> int | None:
+    """Qwen's tokenizers begin with nothing, whatever its configuration names."""
+    if text["model_type"] == "qwen2":
+        return None
+    return _first(generation.get("bos_token_id"), config.get("bos_token_id"), text["bos_token_id"])
+
+
+def _pictures(config: JSON, image: JSON, image_size: int) -> dict[str, Any]:
+    """How pictures become views: in tiles for LLaVA-NeXT, whose pinpoints are (height, width), else in one view."""
     _check(image, _IMAGE_DEMANDS, "image settings: ")
     for key in ("size", "crop_size"):
         given = image.get(key, image_size)
         sides = set(given.values()) if isinstance(given, Mapping) else {given}
         if sides != {image_size}:
             raise ConfigError(f"image settings: {key} is {given}, but the tower takes pictures of {image_size} pixels")
+    if config.get("model_type") != "llava_next":
+        return {"resize_mode": _resize_mode(image)}
+    given = _first(config.get("image_grid_pinpoints"), _NEXT_PINPOINTS)
+    pinpoints = read_pinpoints(given, tile_size=image_size)
+    cut = read_pinpoints(_first(image.get("image_grid_pinpoints"), given), tile_size=image_size)
+    if cut != pinpoints:
+        raise ConfigError(f"image settings: image_grid_pinpoints is {cut}, but the model's are {pinpoints}")
+    swapped = [(width, height) for height, width in pinpoints]
+    return {"resize_mode": "anyres", "tiling": {"pinpoints": swapped, "merge": "spatial_unpad", "compat": "hf"}}
+
+
+def _resize_mode(image: JSON) -> str:
+    """`pad` or `square`, as the folder's image settings do it; LLaVA-1.5 was trained with `pad`."""
+    if not image:
+        return "pad"
     if image.get("do_pad", False):
         return "pad"
     if not image.get("do_center_crop", True):

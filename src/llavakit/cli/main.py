@@ -13,6 +13,9 @@ from llavakit import __version__
 from llavakit.cli.ask import ask
 from llavakit.cli.chat import chat
 from llavakit.cli.evaluate import evaluate
+from llavakit.cli.list import list_models
+from llavakit.cli.pull import pull
+from llavakit.cli.rm import rm
 from llavakit.cli.scenes import scenes
 from llavakit.cli.show import show
 from llavakit.cli.train import train
@@ -28,8 +31,9 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     context_settings={"help_option_names": ["-h", "--help"]},
 )
-for command in (ask, chat, show, train, evaluate, scenes):
+for command in (ask, chat, show, train, evaluate, scenes, pull, rm):
     app.command()(command)
+app.command("list")(list_models)
 
 
 def _print_version(wanted: bool) -> None:

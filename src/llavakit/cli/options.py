@@ -9,7 +9,7 @@ import typer
 Device = Literal["auto", "cpu", "cuda", "mps"]
 DType = Literal["auto", "float32", "bfloat16", "float16"]
 
-_MODEL_HELP = "A checkpoint folder, or a name of the catalogue."
+_MODEL_HELP = "A checkpoint folder, a name that llava list shows, or the hub id of a pulled model."
 ModelOption = Annotated[str, typer.Option("--model", "-m", help=_MODEL_HELP)]
 ModelArgument = Annotated[str, typer.Argument(metavar="MODEL", help=_MODEL_HELP)]
 DeviceOption = Annotated[Device, typer.Option(help="Where to compute; auto takes a GPU where there is one.")]

@@ -2,10 +2,23 @@
 
 from __future__ import annotations
 
+import re
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
 from llavakit.cli.options import ModelArgument
 
+if TYPE_CHECKING:
+    from llavakit.config import LlavaConfig
 
-def show(model: ModelArgument) -> None:
+_SIZE_HELP = "Size of a picture in pixels, such as 640x480: how many tokens it becomes."
+
+
+def show(
+    model: ModelArgument,
+    image_size: Annotated[str | None, typer.Option(metavar="WIDTHxHEIGHT", help=_SIZE_HELP)] = None,
+) -> None:
     """Show what a model is made of. Reads its configuration and headers, not its weights."""
     import torch
     from rich.console import Console
@@ -19,8 +32,8 @@ def show(model: ModelArgument) -> None:
     folder = locate(model)
     config, file_format = read_config(folder)
     with torch.device("meta"):
-        parts = {name: part for name, part in Llava(config).named_children()}
-    counts = {name: sum(weight.numel() for weight in part.parameters()) for name, part in parts.items()}
+        whole = Llava(config)
+    counts = {name: sum(weight.numel() for weight in part.parameters()) for name, part in whole.named_children()}
     vision, language, projector = config.vision, config.language, config.projector
     size = sum(file.stat().st_size for file in folder.glob("*.safetensors"))
     gqa = "" if language.num_kv_heads == language.num_heads else f" sharing {language.num_kv_heads} of keys and values"
@@ -28,7 +41,7 @@ def show(model: ModelArgument) -> None:
     table = Table(box=None, show_header=False, pad_edge=False)
     for name, value in (
         ("model", f"{folder} ({file_format} format)"),
-        ("parameters", f"{sum(counts.values()):,}"),
+        ("parameters", f"{sum(weight.numel() for weight in whole.parameters()):,}"),
         (
             "  vision",
             f"{counts['vision']:,}: {vision.num_used_layers} layers, width {vision.hidden_size}, {vision.num_heads} "
@@ -42,10 +55,32 @@ def show(model: ModelArgument) -> None:
             f"{language.num_heads} heads{gqa}, vocabulary {language.vocab_size:,}",
         ),
         ("context", f"{language.max_positions:,} tokens"),
-        ("a picture", f"{vision.num_features} tokens, resize mode {config.resize_mode}"),
+        ("a picture", _picture(config, image_size)),
         ("template", config.template),
         ("stored as", ", ".join(sorted({tensor.dtype for tensor in stored_tensors(folder).values()}))),
         ("size", f"{size / 1e6:,.1f} MB"),
     ):
         table.add_row(name, value)
     Console(soft_wrap=True, highlight=False).print(table)
+
+
+def _picture(config: LlavaConfig, image_size: str | None) -> str:
+    """What a picture of that size becomes; unless it is given, one that fills the largest canvas."""
+    from llavakit.anyres import num_image_tokens, num_views
+
+    if image_size is None and config.resize_mode != "anyres":
+        return f"{num_image_tokens(1, 1, config)} tokens, resize mode {config.resize_mode}"
+    if image_size is None:
+        width, height = max(config.tiling.pinpoints, key=lambda size: num_image_tokens(*size, config))
+    else:
+        width, height = _parse(image_size)
+    views, tokens = num_views(width, height, config), num_image_tokens(width, height, config)
+    tiles = f" from 1 + {views - 1} tiles" if config.resize_mode == "anyres" else ""
+    return f"{tokens:,} tokens at {width}x{height}{tiles}, resize mode {config.resize_mode}"
+
+
+def _parse(image_size: str) -> tuple[int, int]:
+    match = re.fullmatch(r"([1-9]\d*)x([1-9]\d*)", image_size)
+    if match is None:
+        raise ValueError(f"--image-size is {image_size!r}; give width and height in pixels, such as 640x480")
+    return int(match[1]), int(match[2])

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, fields, replace
 
 import torch
 from jaxtyping import Float, Int
@@ -18,11 +18,12 @@ IGNORE = -100  # the label of a token that is not learned
 
 @dataclass(frozen=True)
 class Sample:
-    """One conversation, tokenised: `targets` marks the tokens to learn."""
+    """One conversation, tokenised: `targets` marks the tokens to learn. `pixels` and `sizes` as in `Inputs`."""
 
     tokens: list[int]
     targets: list[bool]
     pixels: Float[Tensor, "views 3 size size"] | None = None
+    sizes: Sequence[tuple[int, int]] = ()
 
 
 @dataclass(frozen=True)
@@ -45,7 +46,7 @@ class Batch:
 
     def to(self, device: torch.device) -> Batch:
         """The same batch on another device."""
-        images = Images(self.images.pixels.to(device)) if self.images else None
+        images = replace(self.images, pixels=self.images.pixels.to(device)) if self.images else None
         return Batch(self.tokens.to(device), self.labels.to(device), images)
 
 
@@ -98,7 +99,8 @@ def collate(samples: Sequence[Sample], *, pad: int) -> Batch:
     tokens = pad_right([sample.tokens for sample in samples], value=pad)
     labels = pad_right([_labels(sample) for sample in samples], value=IGNORE)
     pixels = [sample.pixels for sample in samples if sample.pixels is not None]
-    return Batch(tokens, labels, Images(torch.cat(pixels)) if pixels else None)
+    sizes = [size for sample in samples for size in sample.sizes]
+    return Batch(tokens, labels, Images(torch.cat(pixels), sizes=sizes) if pixels else None)
 
 
 def _labels(sample: Sample) -> list[int]:

@@ -54,7 +54,7 @@ class ConversationDataset(RenderedDataset):
             )
         if any(end > self.max_length for _, end in inputs.spans):
             raise DataError(f"sample {record.id!r}: its picture does not fit within {self.max_length} tokens")
-        return Sample(inputs.tokens[: self.max_length], targets, inputs.pixels)
+        return Sample(inputs.tokens[: self.max_length], targets, inputs.pixels, inputs.sizes)
 
 
 class TextDataset(RenderedDataset):
@@ -72,13 +72,18 @@ class TextDataset(RenderedDataset):
 
 class CaptionDataset(RecordDataset):
     """Pictures with a caption; with captions that are wrong in one detail (`foils` in the record); with words for
-    each patch (from `regions` in the record). Raises `DataError` for a sample without what is asked for.
+    each patch (from `regions` in the record). Raises `DataError` for a sample without what is asked for, and for a
+    model that sees pictures in tiles: a caption is matched with one view.
     """
 
     def __init__(
         self, records: Sequence[Record], processor: Processor, *, num_foils: int, with_regions: bool, max_length: int
     ) -> None:
         super().__init__(records, processor, max_length=max_length)
+        if processor.config.resize_mode == "anyres":
+            raise DataError(
+                "captions are matched with one view of a picture, so resize_mode 'anyres' is of no use here"
+            )
         self.num_foils, self.with_regions = num_foils, with_regions
 
     @property

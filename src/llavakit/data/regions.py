@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from itertools import product
 from typing import Any
 
-from llavakit.config import ResizeMode, VisionConfig
+from llavakit.config import ViewMode, VisionConfig
 from llavakit.data.records import DataError
 from llavakit.processing.image import view_of
 
@@ -42,7 +42,7 @@ def _region(given: Any) -> Region:
 
 
 def patch_texts(
-    regions: Sequence[Region], picture_size: tuple[int, int], vision: VisionConfig, resize_mode: ResizeMode
+    regions: Sequence[Region], picture_size: tuple[int, int], vision: VisionConfig, resize_mode: ViewMode
 ) -> list[str | None]:
     """The words for each patch, row by row; None outside the picture, or where it has no region.
 

@@ -3,17 +3,18 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from itertools import islice
+from itertools import compress, islice
 from time import perf_counter
 
 import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from llavakit.anyres import Size, num_views
 from llavakit.checkpoint.load import Loaded
 from llavakit.engine.answer_text import AnswerText
 from llavakit.engine.computed import Computed
-from llavakit.engine.image_cache import ImageCache, pixel_digest
+from llavakit.engine.image_cache import ImageCache, picture_digest
 from llavakit.engine.prefix_cache import Key, num_reusable, prefix_keys
 from llavakit.engine.request import Completion, Event, Timings
 from llavakit.engine.sampling import SamplingParams, forbidden_tokens, sample
@@ -65,7 +66,9 @@ class Engine:
         inputs = self._processor(conversation, template=template)
         self._check_length(inputs)
         text = AnswerText(self._tokenizer, prefix=style.answer_prefix, stops=params.stop + style.stop)
-        return self._answer(inputs, params, text, started)
+        # An end marker that is a token never becomes text, where a stop string could find it.
+        ends = {self._config.tokens.eos} | {self._tokenizer.marker(string) for string in style.stop}
+        return self._answer(inputs, params, text, started, ends)
 
     def _nothing_computed(self) -> Computed:
         weight = self._model.language.output_weight
@@ -80,12 +83,14 @@ class Engine:
                 "or earlier messages."
             )
 
-    def _answer(self, inputs: Inputs, params: SamplingParams, text: AnswerText, started: float) -> Iterator[Event]:
+    def _answer(
+        self, inputs: Inputs, params: SamplingParams, text: AnswerText, started: float, ends: set[int | None]
+    ) -> Iterator[Event]:
         computed, self._computed = self._computed or self._nothing_computed(), None  # ours alone while we run
         timings, tokens, pieces = Timings(), list[int](), list[str]()
         room = min(params.max_tokens, self._config.language.max_positions - len(inputs.tokens))
         try:
-            for token in islice(self._tokens(computed, inputs, params, timings, started), room):
+            for token in islice(self._tokens(computed, inputs, params, timings, started, ends), room):
                 tokens.append(token)
                 pieces.append(text.put(token))
                 if text.stopped:
@@ -106,14 +111,20 @@ class Engine:
         yield Event(last, completion)
 
     def _tokens(
-        self, computed: Computed, inputs: Inputs, params: SamplingParams, timings: Timings, started: float
+        self,
+        computed: Computed,
+        inputs: Inputs,
+        params: SamplingParams,
+        timings: Timings,
+        started: float,
+        ends: set[int | None],
     ) -> Iterator[int]:
         """Tokens without end, but for the end token; each is computed only when the next one is asked for."""
         logits = self._prefill(computed, inputs, timings)
         history, generator = list(inputs.tokens), params.generator()
         token = sample(logits, params, generator, history)
         timings.first_token_ms = _ms_since(started)
-        while token != self._config.tokens.eos:
+        while token not in ends:
             yield token
             step = perf_counter()
             history.append(token)
@@ -123,26 +134,34 @@ class Engine:
     def _prefill(self, computed: Computed, inputs: Inputs, timings: Timings) -> Float[Tensor, " vocab"]:
         """Compute what is new in the prompt; returns the scores of the first token of the answer."""
         start = perf_counter()
-        pictures = () if inputs.pixels is None else inputs.pixels.split(1)  # one view each
-        digests = [pixel_digest(pixels) for pixels in pictures]
+        pictures = self._pictures(inputs)
+        digests = [picture_digest(pixels, size) for pixels, size in pictures]
         keys = prefix_keys(inputs.tokens, inputs.spans, digests)
         kept = num_reusable(computed.keys, keys, inputs.spans)
         computed.rewind(kept)
+        new = [span[0] >= kept for span in inputs.spans]
         features = [
             self._image_cache.get(digest, lambda pixels=pixels: self._encode(pixels))
-            for digest, pixels, span in zip(digests, pictures, inputs.spans, strict=True)
-            if span[0] >= kept
+            for digest, (pixels, _) in compress(zip(digests, pictures, strict=True), new)
         ]
         timings.cached_tokens, timings.encode_ms = kept, _ms_since(start)
 
         start = perf_counter()
-        images = Images(features=torch.cat(features)) if features else None
+        sizes = list(compress(inputs.sizes, new))
+        images = Images(features=torch.cat(features), sizes=sizes) if features else None
         logits = self._compute(computed, inputs.tokens[kept:], keys[kept:], images)
         timings.prefill_ms = _ms_since(start)
         return logits
 
+    def _pictures(self, inputs: Inputs) -> list[tuple[Float[Tensor, "views 3 size size"], Size]]:
+        """The views of each picture, and its size."""
+        if inputs.pixels is None:
+            return []
+        counts = [num_views(*size, self._config) for size in inputs.sizes]
+        return list(zip(inputs.pixels.split(counts), inputs.sizes, strict=True))
+
     @torch.inference_mode()
-    def _encode(self, pixels: Float[Tensor, "1 3 size size"]) -> Float[Tensor, "1 features width"]:
+    def _encode(self, pixels: Float[Tensor, "views 3 size size"]) -> Float[Tensor, "views features width"]:
         """One picture at a time, so that its features never depend on its neighbours."""
         features = self._model.vision(pixels.to(self._model.vision.embeddings.class_embedding))
         if features.device.type != "cpu":

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import struct
 from collections import OrderedDict
 from collections.abc import Callable
 
@@ -10,9 +11,11 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from llavakit.anyres import Size
+
 
 class ImageCache:
-    """Features by digest of the pixels; when they exceed `max_bytes`, those not used for longest are dropped."""
+    """Features by digest of the picture; when they exceed `max_bytes`, those not used for longest are dropped."""
 
     def __init__(self, max_bytes: int) -> None:
         self._max_bytes = max_bytes
@@ -35,7 +38,10 @@ class ImageCache:
         return sum(features.nbytes for features in self._features.values())
 
 
-def pixel_digest(pixels: Float[Tensor, "views 3 size size"]) -> bytes:
-    """A short name for exactly these pixels: equal pictures have equal ones, however they were opened."""
+def picture_digest(pixels: Float[Tensor, "views 3 size size"], size: Size) -> bytes:
+    """A short name for exactly this picture: equal ones have equal names, however they were opened.
+
+    The size is part of it: pictures of one colour may have equal tiles, but not equally many tokens.
+    """
     raw = pixels.contiguous().view(torch.uint8).numpy()
-    return hashlib.blake2b(raw, digest_size=16).digest()
+    return hashlib.blake2b(raw, digest_size=16, salt=struct.pack("<QQ", *size)).digest()

@@ -17,7 +17,7 @@ def generate(model: Llava, inputs: Inputs, params: SamplingParams, *, tokenizer_
     """
     device = model.language.output_weight.device
     weight = model.vision.embeddings.class_embedding  # pixels come as float32 on the CPU
-    images = None if inputs.pixels is None else Images(pixels=inputs.pixels.to(weight))
+    images = None if inputs.pixels is None else Images(pixels=inputs.pixels.to(weight), sizes=inputs.sizes)
     forbidden = forbidden_tokens(model.config, tokenizer_size)
     generator = params.generator()
 

@@ -22,9 +22,9 @@ class Attention(nn.Module):
         super().__init__()
         self.num_heads, self.num_kv_heads = config.num_heads, config.num_kv_heads
         dim, head_dim = config.hidden_size, config.head_dim
-        self.q_proj = nn.Linear(dim, config.num_heads * head_dim, bias=False)
-        self.k_proj = nn.Linear(dim, config.num_kv_heads * head_dim, bias=False)
-        self.v_proj = nn.Linear(dim, config.num_kv_heads * head_dim, bias=False)
+        self.q_proj = nn.Linear(dim, config.num_heads * head_dim, bias=config.qkv_bias)
+        self.k_proj = nn.Linear(dim, config.num_kv_heads * head_dim, bias=config.qkv_bias)
+        self.v_proj = nn.Linear(dim, config.num_kv_heads * head_dim, bias=config.qkv_bias)
         self.o_proj = nn.Linear(config.num_heads * head_dim, dim, bias=False)
 
     def forward(

@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
+import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor, nn
 
-from llavakit.config import LlavaConfig
+from llavakit.anyres import Size, num_views
+from llavakit.config import LlavaConfig, TilingConfig
+from llavakit.model.arrange import arrange
 from llavakit.model.cache import KVCache
 from llavakit.model.language import LanguageModel
 from llavakit.model.projector import Projector
@@ -16,10 +20,15 @@ from llavakit.model.vision import VisionTower
 
 @dataclass(frozen=True)
 class Images:
-    """The pictures of a batch in the order of their placeholders, either as pixels or as features seen before."""
+    """The pictures of a batch in the order of their placeholders, either as pixels or as features seen before.
+
+    All views of all pictures stand behind one another. A model with tiling reads from `sizes`, (width, height) of each
+    picture, which of them belong together; others need none.
+    """
 
     pixels: Float[Tensor, "views 3 size size"] | None = None
     features: Float[Tensor, "views features width"] | None = None
+    sizes: Sequence[Size] = ()
 
 
 class Llava(nn.Module):
@@ -33,11 +42,25 @@ class Llava(nn.Module):
             config.projector, in_dim=config.vision.hidden_size, out_dim=config.language.hidden_size
         )
         self.language = LanguageModel(config.language)
+        self.image_newline = _newline(config.tiling, config.language.hidden_size)
 
     def encode_images(self, images: Images) -> Float[Tensor, "image_tokens dim"]:
         """One embedding for each placeholder, all pictures behind one another."""
         features = self.vision(images.pixels) if images.features is None else images.features
-        return self.projector(features).flatten(0, 1)
+        embeds = self.projector(features)
+        return embeds.flatten(0, 1) if self.config.tiling is None else self._arrange(embeds, images.sizes)
+
+    def _arrange(
+        self, embeds: Float[Tensor, "views features dim"], sizes: Sequence[Size]
+    ) -> Float[Tensor, "image_tokens dim"]:
+        counts = [num_views(*size, self.config) for size in sizes]
+        if sum(counts) != len(embeds):
+            raise ValueError(
+                f"pictures of the sizes {list(sizes)} have {sum(counts)} views, but there are {len(embeds)}: "
+                "Images needs the (width, height) of every picture"
+            )
+        pictures = zip(embeds.split(counts), sizes, strict=True)
+        return torch.cat([arrange(views, size, self.config, self.image_newline) for views, size in pictures])
 
     def forward(
         self,
@@ -51,6 +74,11 @@ class Llava(nn.Module):
             placeholders = tokens == self.config.tokens.image
             embeds = merge(embeds, at=placeholders, features=self.encode_images(images))
         return self.language(embeds, positions, cache)
+
+
+def _newline(tiling: TilingConfig | None, dim: int) -> nn.Parameter | None:
+    """The vector that ends a row, where the merge mode has one (upstream: `image_newline`)."""
+    return nn.Parameter(torch.zeros(dim)) if tiling and tiling.with_newline else None
 
 
 def merge(

@@ -5,6 +5,7 @@ from llavakit.processing.image import ImageError, open_image, preprocess
 from llavakit.processing.processor import Inputs, Processor
 from llavakit.processing.templates import (
     TEMPLATES,
+    MarkerSegment,
     PictureSegment,
     Segment,
     SpecialSegment,
@@ -13,6 +14,7 @@ from llavakit.processing.templates import (
     find_template,
     render,
 )
+from llavakit.processing.tiles import preprocess_tiles
 from llavakit.processing.tokenizer import TextStream, Tokenizer, TokenizerError, train_tokenizer
 
 __all__ = [
@@ -20,6 +22,7 @@ __all__ = [
     "Conversation",
     "ImageError",
     "Inputs",
+    "MarkerSegment",
     "Message",
     "Part",
     "Picture",
@@ -37,6 +40,7 @@ __all__ = [
     "find_template",
     "open_image",
     "preprocess",
+    "preprocess_tiles",
     "render",
     "train_tokenizer",
     "user",

@@ -13,7 +13,7 @@ import numpy as np
 from jaxtyping import Float32
 from PIL import Image, ImageOps, UnidentifiedImageError
 
-from llavakit.config import ResizeMode, VisionConfig
+from llavakit.config import ViewMode, VisionConfig
 
 MAX_SIDE = 65_535  # the longest side a JPEG can have; keeps the memory of a thin, endless picture bounded
 _THIN = 16  # pictures beyond this aspect ratio go ways that need not equal the published numbers to the last bit
@@ -175,7 +175,7 @@ def _eight_bits(image: Image.Image) -> np.ndarray:
     return np.rint((values - low) * scale).astype(np.uint8)
 
 
-def view_of(width: int, height: int, size: int, resize_mode: ResizeMode) -> tuple[float, float, float]:
+def view_of(width: int, height: int, size: int, resize_mode: ViewMode) -> tuple[float, float, float]:
     """Where `preprocess` puts a picture's points: a scale for both axes, then what is added to x and to y."""
     if resize_mode == "pad":
         side = max(width, height)
@@ -185,7 +185,7 @@ def view_of(width: int, height: int, size: int, resize_mode: ResizeMode) -> tupl
     return size / min(width, height), -left, -top
 
 
-def preprocess(image: Image.Image, vision: VisionConfig, resize_mode: ResizeMode) -> Float32[np.ndarray, "3 size size"]:
+def preprocess(image: Image.Image, vision: VisionConfig, resize_mode: ViewMode) -> Float32[np.ndarray, "3 size size"]:
     """An RGB picture as the tower was trained to see it: resized on bytes, then scaled and normalised.
 
     `square` cuts the middle out (CLIP: shortest edge to `image_size`, centre crop), `pad` keeps everything on a
@@ -198,7 +198,7 @@ def preprocess(image: Image.Image, vision: VisionConfig, resize_mode: ResizeMode
         view = _pad(image, vision.image_size, fill)
     else:
         view = _crop(image, vision.image_size)
-    return _normalise(np.asarray(view), vision.image_mean, vision.image_std)
+    return normalise(np.asarray(view), vision.image_mean, vision.image_std)
 
 
 def _crop(image: Image.Image, size: int) -> Image.Image:
@@ -252,7 +252,8 @@ def _scale_and_shift(mean: tuple[float, ...], std: tuple[float, ...]) -> tuple[n
     return scale.astype(np.float32)[:, None, None], shift.astype(np.float32)[:, None, None]
 
 
-def _normalise(view: np.ndarray, mean: tuple[float, ...], std: tuple[float, ...]) -> Float32[np.ndarray, "3 size size"]:
+def normalise(view: np.ndarray, mean: tuple[float, ...], std: tuple[float, ...]) -> Float32[np.ndarray, "3 size size"]:
+    """The bytes of one view, rows of RGB, as the tower reads them."""
     scale, shift = _scale_and_shift(mean, std)
     pixels = np.empty((3, *view.shape[:2]), np.float32)
     pixels[...] = view.transpose(2, 0, 1)

@@ -14,7 +14,8 @@ from llavakit.anyres import num_image_tokens
 from llavakit.config import LlavaConfig
 from llavakit.processing.conversation import Conversation
 from llavakit.processing.image import open_image, preprocess
-from llavakit.processing.templates import PictureSegment, Segment, SpecialSegment, TextSegment, render
+from llavakit.processing.templates import MarkerSegment, PictureSegment, Segment, SpecialSegment, TextSegment, render
+from llavakit.processing.tiles import preprocess_tiles
 from llavakit.processing.tokenizer import Tokenizer
 
 
@@ -23,13 +24,15 @@ class Inputs:
     """One conversation, ready for the model.
 
     `targets[i]` is True where token i is to be learned. `spans` are the half-open ranges of each picture's
-    placeholders. `pixels` are all views behind one another, or None without a picture.
+    placeholders, and `sizes` are (width, height) of each upright picture. `pixels` are all views of all pictures
+    behind one another, or None without a picture.
     """
 
     tokens: list[int]
     targets: list[bool]
     pixels: Float[Tensor, "views 3 size size"] | None
     spans: list[tuple[int, int]]
+    sizes: list[tuple[int, int]]
 
 
 class Processor:
@@ -68,18 +71,24 @@ class Processor:
                 case SpecialSegment(name, target):
                     id = getattr(self.config.tokens, name)
                     ids = [] if id is None else [id]  # not every model has a begin token
-                    before = "start" if name == "bos" else "special"
+                    before = "special" if tokens or name != "bos" else "start"
+                case MarkerSegment(spelling, target):
+                    id = self.tokenizer.marker(spelling)
+                    ids = self.tokenizer.tokenize(spelling, after=before) if id is None else [id]
+                    before = "text" if id is None else "special"
                 case PictureSegment(index):
-                    length = num_image_tokens(*sizes[index], self.config.vision)
+                    length = num_image_tokens(*sizes[index], self.config)
                     ids = [self.config.tokens.image] * length
                     spans.append((len(tokens), len(tokens) + length))
                     # The original tokenizes what follows a picture as a text of its own.
                     before = "start"
             tokens += ids
             targets += [target] * len(ids)
-        return Inputs(tokens, targets, None, spans)
+        return Inputs(tokens, targets, None, spans, list(sizes))
 
     def pixels(self, image: Image.Image) -> Float[Tensor, "views 3 size size"]:
         """The views of one picture, of any mode and turned upright first."""
-        view = preprocess(open_image(image), self.config.vision, self.config.resize_mode)
-        return torch.from_numpy(view)[None]
+        image, config = open_image(image), self.config
+        if config.resize_mode == "anyres":
+            return torch.from_numpy(preprocess_tiles(image, config.vision, config.tiling))
+        return torch.from_numpy(preprocess(image, config.vision, config.resize_mode))[None]

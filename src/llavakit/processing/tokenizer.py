@@ -49,6 +49,7 @@ class Tokenizer:
         self.tokens = tokens
         self._source = source
         added = {token["id"]: token for token in spec["added_tokens"]}
+        self._markers = {token["content"]: id for id, token in added.items()}
         pieces = self._opening.get_vocab(with_added_tokens=True)
         self.size = max(pieces.values()) + 1
         self._specials = {id for id, token in added.items() if token["special"]} | _special_ids(tokens)
@@ -75,6 +76,10 @@ class Tokenizer:
         if id is None:
             raise ValueError(f"This model has no special token {name!r}.")
         return id
+
+    def marker(self, spelling: str) -> int | None:
+        """The id of a token beside the words, such as <|im_start|>; None where this vocabulary has none."""
+        return self._markers.get(spelling)
 
     def tokenize(self, text: str, *, after: Literal["start", "special", "text"] = "start") -> list[int]:
         """Ids of a text, never a special one, and none added around it.

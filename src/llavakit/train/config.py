@@ -6,7 +6,7 @@ from typing import Annotated, Literal, Self
 
 from pydantic import BeforeValidator, Field, model_validator
 
-from llavakit.config import ClipConfig, Config, LlavaConfig, ResizeMode
+from llavakit.config import ClipConfig, Config, LlavaConfig, ViewMode
 
 Part = Literal["vision", "projector", "language"]
 Paths = Annotated[tuple[str, ...], BeforeValidator(lambda given: (given,) if isinstance(given, str) else given)]
@@ -32,7 +32,7 @@ class TrainConfig(Config):
     fresh: tuple[Part, ...] = Field((), description="parts of the start that begin anew from random weights")
     model: LlavaConfig | None = Field(None, description="the model's shape, where there is no start")
     clip: ClipConfig | None = Field(None, description="the shape of the contrastive pair, in stage clip")
-    resize_mode: ResizeMode | None = Field(
+    resize_mode: ViewMode | None = Field(
         None, description="how pictures become square, kept in the model; default: as the start has it"
     )
 

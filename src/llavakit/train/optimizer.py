@@ -16,7 +16,7 @@ def learning(model: nn.Module, rates: Mapping[str, float]) -> Iterator[tuple[str
     """Name, parameter and top rate of everything that learns; `rates` names parts of the model, "" all of it."""
     for name, parameter in model.named_parameters():
         for part, rate in rates.items():
-            if rate and (not part or name.startswith(part + ".")):
+            if rate and (not part or name == part or name.startswith(part + ".")):
                 yield name, parameter, rate
 
 

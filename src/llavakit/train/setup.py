@@ -82,11 +82,11 @@ def _anew(config: TrainConfig) -> tuple[nn.Module, Processor]:
 
 
 def initialize(model: nn.Module) -> None:
-    """First weights: normal with deviation 0.02 for matrices, and as CLIP does for its class and place vectors."""
+    """First weights: normal with deviation 0.02 for matrices, and as CLIP and LLaVA do for single vectors."""
     for name, parameter in model.named_parameters():
         if parameter.ndim > 1:
             nn.init.normal_(parameter, std=0.02)
-        elif "class_embedding" in name:
+        elif "class_embedding" in name or name == "image_newline":
             nn.init.normal_(parameter, std=len(parameter) ** -0.5)
         elif name.endswith("bias"):
             nn.init.zeros_(parameter)

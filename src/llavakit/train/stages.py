@@ -98,7 +98,12 @@ STAGES: dict[str, Stage] = {
     "language": Stage({"language": "learning_rate"}, _text, collate, token_loss),
     "align": Stage({"projector": "learning_rate"}, _plain, collate, token_loss),
     "instruct": Stage(
-        {"projector": "learning_rate", "language": "learning_rate", "vision": "vision_rate"},
+        {
+            "projector": "learning_rate",
+            "image_newline": "learning_rate",
+            "language": "learning_rate",
+            "vision": "vision_rate",
+        },
         _conversations,
         collate,
         token_loss,

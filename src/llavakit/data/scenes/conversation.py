@@ -31,7 +31,7 @@ class Round:
 
 
 def converse(scene: Scene, rng: random.Random, split: Split) -> list[Round]:
-    """Several rounds about a scene, no question twice and one description at most; now and then a greeting or thanks."""
+    """Several rounds about a scene, no question twice, one description at most; now and then a greeting or thanks."""
     voice = Voice(rng, split)
     rounds: list[Round] = []
     asked_before: set[str] = set()

@@ -1,0 +1,35 @@
+"""`llava pull`: a model from the Hugging Face hub onto this machine."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+import typer
+
+
+def pull(
+    name: Annotated[str, typer.Argument(metavar="NAME", help="A name of llava list, or owner/repo of the hub.")],
+    revision: Annotated[str | None, typer.Option(help="Branch, tag or commit.  [default: main]")] = None,
+    offline: Annotated[bool, typer.Option("--offline", help="Only look whether it is here.")] = False,
+) -> None:
+    """Download a model, or what is missing of it. Prints where it is; only files that are needed are taken."""
+    from rich.console import Console
+    from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn, TransferSpeedColumn
+
+    from llavakit import hub
+
+    wanted = name if revision is None else f"{name.partition('@')[0]}@{revision}"
+    console = Console(stderr=True)
+    columns = (TextColumn("{task.description}"), BarColumn(), DownloadColumn(), TransferSpeedColumn())
+    with Progress(*columns, console=console, disable=not console.is_terminal) as progress:
+        tasks = {}
+
+        def watch(file: str, there: int, total: int) -> None:
+            if file not in tasks:
+                tasks[file] = progress.add_task(file, total=total)
+            progress.update(tasks[file], completed=there)
+
+        folder = hub.pull(wanted, watch, offline=offline)
+    size = sum(path.stat().st_size for path in folder.iterdir())
+    print(folder)
+    console.print(f"{size / 1e6:,.1f} MB. Next: llava show {wanted}", highlight=False, soft_wrap=True)

@@ -1,0 +1,66 @@
+"""`llava list` and `llava rm`, and a name that was not pulled."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+from huggingface_hub import constants
+
+from llavakit.checkpoint.load import locate
+
+
+@pytest.fixture
+def pulled(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, model_folder: Path) -> Path:
+    """A cache that holds llava-1.5-7b, in truth the tiny model."""
+    monkeypatch.setattr(constants, "HF_HUB_CACHE", str(tmp_path))
+    cache = tmp_path / "models--llava-hf--llava-1.5-7b-hf"
+    (cache / "snapshots").mkdir(parents=True)
+    (cache / "refs").mkdir()
+    (cache / "refs" / "main").write_text("c" * 40)
+    (cache / "snapshots" / ("c" * 40)).symlink_to(model_folder)
+    return cache
+
+
+def test_a_pulled_model_goes_by_name_and_by_id(llava: Callable, pulled: Path) -> None:
+    assert locate("llava-1.5-7b") == locate("llava-hf/llava-1.5-7b-hf") == pulled / "snapshots" / ("c" * 40)
+    assert llava("show", "llava-1.5-7b").code == 0
+
+
+def test_a_folder_goes_before_the_hub(pulled: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "llava-1.5-7b").mkdir()
+    monkeypatch.chdir(tmp_path)
+    assert locate("llava-1.5-7b") == Path("llava-1.5-7b")
+
+
+def test_nothing_is_pulled_unasked(llava: Callable, pulled: Path) -> None:
+    run = llava("show", "llava-1.5-13b")
+    assert run.code == 1 and "has not been pulled: llava pull llava-1.5-13b" in run.err
+
+
+def test_list(llava: Callable, pulled: Path) -> None:
+    rows = {row["name"]: row for row in json.loads(llava("list", "--json").out)}
+    assert rows["llava-1.5-7b"]["folder"] and rows["pocket"]["folder"] and not rows["llava-1.5-13b"]["folder"]
+    assert "not pulled" in llava("list").out
+
+
+def test_rm_asks(llava: Callable, pulled: Path, model_folder: Path) -> None:
+    assert llava("rm", "llava-1.5-7b", stdin=b"n\n").code == 1 and pulled.is_dir()
+    run = llava("rm", "llava-1.5-7b", "--yes")
+    assert run.code == 0 and "freed" in run.out and not pulled.exists() and (model_folder / "config.json").is_file()
+    assert llava("rm", model_folder, "--yes").code == 1 and model_folder.is_dir()
+
+
+def test_the_environment_is_respected(tmp_path: Path) -> None:
+    settings = {"HF_HOME": str(tmp_path), "HF_ENDPOINT": "http://127.0.0.1:9", "HF_HUB_OFFLINE": "1"}
+    command = [sys.executable, "-m", "llavakit", "pull", "a/b"]
+    run = subprocess.run(command, env={**os.environ, **settings}, capture_output=True, text=True)
+    assert run.returncode == 1 and "HF_HUB_OFFLINE is set" in run.stderr
+    settings["HF_HUB_OFFLINE"] = "0"
+    run = subprocess.run(command, env={**os.environ, **settings}, capture_output=True, text=True)
+    assert run.returncode == 1 and "http://127.0.0.1:9 cannot be reached" in run.stderr and "Trace" not in run.stderr

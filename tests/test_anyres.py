@@ -1,0 +1,171 @@
+"""The geometry of tiles: against tables of both public implementations, and its laws for any size."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from llavakit.anyres import (
+    choose_canvas,
+    fit,
+    num_image_tokens,
+    num_views,
+    pooled_grid,
+    row_grid,
+    tile_grid,
+    unpadded_grid,
+)
+from llavakit.config import ConfigError, LanguageConfig, LlavaConfig, TilingConfig, VisionConfig
+
+LAW = settings(deadline=None)  # a busy machine is no failure
+NEXT = ((336, 672), (672, 336), (672, 672), (1008, 336), (336, 1008))
+ONEVISION = tuple((384 * columns, 384 * rows) for columns in range(1, 7) for rows in range(1, 7))
+LANGUAGE = LanguageConfig(vocab_size=32064)
+SIDES = st.integers(1, 65_535)
+
+
+def config(**tiling: Any) -> LlavaConfig:
+    size = tiling.pop("image_size", 336)
+    return LlavaConfig(
+        vision=VisionConfig(image_size=size, patch_size=14),
+        language=LANGUAGE,
+        resize_mode="anyres",
+        tiling=TilingConfig(**{"pinpoints": NEXT, **tiling}),
+    )
+
+
+def golden_rows(fixtures: Path) -> Iterator[tuple[dict[str, Any], dict[str, int]]]:
+    for table in json.loads((fixtures / "anyres" / "anyres.json").read_text())["tables"].values():
+        if isinstance(table["pinpoints"], str):
+            table["pinpoints"] = json.loads(table["pinpoints"])
+        for row in table["rows"]:
+            yield table, dict(zip(table["columns"], row, strict=True))
+
+
+def test_every_row_equals_both_implementations(fixtures: Path) -> None:
+    seen = 0
+    for table, row in golden_rows(fixtures):
+        size, tile, side = (row["width"], row["height"]), table["tower_size"], table["patches_per_side"]
+        readings = {"original": table["pinpoints"], "hf": [pair[::-1] for pair in table["pinpoints"]]}
+        for compat, pinpoints in readings.items():
+            canvas = choose_canvas(size, [tuple(pair) for pair in pinpoints])
+            grid = tile_grid(canvas, tile)
+            unpadded = unpadded_grid(size, (grid[0] * side, grid[1] * side), compat)
+            ours = {"canvas": canvas, "grid": grid, "unpad": unpadded}
+            if compat == "original":
+                ours["resized"], ours["paste"] = fit(size, canvas)
+            axes = {"resized": "wh", "canvas": "wh", "grid": "wh", "unpad": "wh", "paste": "xy"}
+            for name, pair in ours.items():
+                assert pair == tuple(row[f"{compat}_{name}_{axis}"] for axis in axes[name]), (compat, name, row)
+            whole = config(image_size=tile, pinpoints=pinpoints, compat=compat)
+            assert num_image_tokens(*size, whole) == row[f"{compat}_tokens"], (compat, row)
+            if compat == "hf":
+                assert num_image_tokens(*size, whole) == row["hf_processor_tokens"]
+        seen += 1
+    assert seen >= 5000
+
+
+@pytest.mark.parametrize(
+    ("size", "original", "hf"),
+    [
+        ((640, 480), 2340, 2340),
+        ((1000, 1000), 2928, 2928),
+        ((3000, 200), 868, 868),
+        ((300, 200), 976, 1464),  # the two cut small pictures the other way
+        ((376, 799), 1826, 1876),  # and round differently
+    ],
+)
+def test_known_counts(size: tuple[int, int], original: int, hf: int) -> None:
+    assert num_image_tokens(*size, config()) == original
+    swapped = tuple((height, width) for width, height in NEXT)
+    assert num_image_tokens(*size, config(pinpoints=swapped, compat="hf")) == hf
+
+
+@given(width=SIDES, height=SIDES)
+@LAW
+def test_a_fitted_picture_lies_inside_its_canvas_and_touches_it(width: int, height: int) -> None:
+    canvas = choose_canvas((width, height), NEXT)
+    fitted, offset = fit((width, height), canvas)
+    assert canvas in NEXT
+    assert fitted[0] == canvas[0] or fitted[1] == canvas[1]
+    for inside, whole, before in zip(fitted, canvas, offset, strict=True):
+        assert 1 <= inside <= whole
+        assert before == (whole - inside) // 2
+
+
+@given(width=SIDES, height=SIDES, compat=st.sampled_from(["original", "hf"]))
+@LAW
+def test_as_many_patches_go_on_either_side(width: int, height: int, compat: Any) -> None:
+    canvas = tile_grid(choose_canvas((width, height), NEXT), 336)
+    grid = canvas[0] * 24, canvas[1] * 24
+    unpadded = unpadded_grid((width, height), grid, compat)
+    assert unpadded[0] == grid[0] or unpadded[1] == grid[1]
+    assert all(0 <= kept <= whole and (whole - kept) % 2 == 0 for kept, whole in zip(unpadded, grid, strict=True))
+
+
+def test_the_first_pinpoint_wins_a_tie() -> None:
+    assert choose_canvas((100, 100), [(336, 672), (672, 336)]) == (336, 672)
+    assert choose_canvas((100, 100), [(672, 336), (336, 672)]) == (672, 336)
+
+
+def test_a_large_canvas_is_pooled() -> None:
+    """LLaVA-OneVision's: at most about nine tiles of 27 x 27 patches."""
+    onevision = config(image_size=378, pinpoints=[(w // 384 * 378, h // 384 * 378) for w, h in ONEVISION], max_tiles=9)
+    assert num_image_tokens(100, 100, onevision) == 729 + 27 * 28
+    assert row_grid((2268, 2268), onevision.vision, onevision.tiling) == ((162, 162), (81, 81))
+    assert num_image_tokens(2268, 2268, onevision) == 729 + 81 * 82
+    assert pooled_grid((89, 89), 9 * 729) == (89, 89), "a small excess is left alone"
+    assert pooled_grid((0, 162), 9 * 729) == (0, 162)
+
+
+@given(columns=st.integers(0, 162), rows=st.integers(0, 162), max_tiles=st.integers(1, 9))
+@LAW
+def test_pooling_leaves_something(columns: int, rows: int, max_tiles: int) -> None:
+    pooled = pooled_grid((columns, rows), max_tiles * 729)
+    assert (pooled[0] > 0, pooled[1] > 0) == (columns > 0, rows > 0)
+    assert pooled[0] * pooled[1] <= 1.1**2 * max_tiles * 729
+
+
+def test_other_merge_modes_keep_every_patch() -> None:
+    for merge in ("flat", "spatial"):
+        assert num_image_tokens(640, 480, config(merge=merge)) == 5 * 576
+    assert num_views(640, 480, config()) == 5
+
+
+@pytest.mark.parametrize("mode", ["square", "pad"])
+def test_one_view_is_as_many_tokens_whatever_its_size(mode: Any) -> None:
+    single = LlavaConfig(language=LANGUAGE, resize_mode=mode)
+    assert {num_image_tokens(*size, single) for size in [(1, 1), (640, 480), (9, 4000)]} == {576}
+    newline = LlavaConfig(language=LANGUAGE, resize_mode=mode, tiling=TilingConfig(pinpoints=NEXT))
+    assert num_image_tokens(640, 480, newline) == 577
+    assert num_views(640, 480, newline) == 1
+
+
+@pytest.mark.parametrize("size", [(0, 5), (5, 0), (-1, 5)])
+def test_no_area_is_no_picture(size: tuple[int, int]) -> None:
+    for count in (num_image_tokens, num_views):
+        with pytest.raises(ValueError, match="has no area"):
+            count(*size, config())
+
+
+@pytest.mark.parametrize(
+    ("change", "sentence"),
+    [
+        ({"tiling": None}, "tiling has to say into which"),
+        ({"tiling": {"pinpoints": []}}, "tiling.pinpoints"),
+        ({"tiling": {"pinpoints": [[336, 0]]}}, "not all pairs of positive numbers"),
+        ({"tiling": {"pinpoints": [[336, 500]]}}, r"\[\(336, 500\)\] are no whole number of tiles of 336x336"),
+        ({"tiling": {"pinpoints": NEXT, "merge": "flat", "max_tiles": 9}}, "max_tiles bounds merge 'spatial_unpad'"),
+        ({"tiling": {"pinpoints": NEXT, "marge": "flat"}}, "'tiling.marge': did you mean 'merge'"),
+        ({"vision": {"feature_select": "full"}}, "the class feature has no place"),
+    ],
+)
+def test_a_tiling_that_cannot_be_is_refused(change: dict[str, Any], sentence: str) -> None:
+    with pytest.raises(ConfigError, match=sentence):
+        LlavaConfig.parse({"language": LANGUAGE, "resize_mode": "anyres", "tiling": {"pinpoints": NEXT}} | change)
