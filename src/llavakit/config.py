@@ -173,12 +173,18 @@ class ClipConfig(Config):
 
 
 class SpecialTokens(Config):
-    """Ids with a meaning of their own. `image` is the placeholder that a feature vector replaces."""
+    """Ids with a meaning of their own.
+
+    `image` is the placeholder that a feature vector replaces; where the vocabulary has no word for it, it is the first
+    id behind the vocabulary. `image_start` and `image_end` stand around a picture in the first generation of models.
+    """
 
     bos: int | None = 1
     eos: int = 2
     pad: int = 0
     image: int = 32000
+    image_start: int | None = None
+    image_end: int | None = None
 
 
 class LlavaConfig(Config):
@@ -199,7 +205,7 @@ class LlavaConfig(Config):
         elif self.resize_mode == "anyres":
             raise ValueError("resize_mode 'anyres' cuts pictures into tiles, so tiling has to say into which")
         for name, token in self.tokens:
-            if token is not None and not 0 <= token < self.language.vocab_size:
+            if token is not None and not 0 <= token < self.language.vocab_size + (name == "image"):
                 raise ValueError(f"tokens.{name} is {token}, outside the vocabulary of {self.language.vocab_size}")
         return self
 

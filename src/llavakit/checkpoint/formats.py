@@ -10,7 +10,7 @@ from llavakit.checkpoint import CheckpointError
 from llavakit.checkpoint.translate import LLAVA_HF_TYPES, translate
 from llavakit.config import ConfigError, LlavaConfig
 
-Format = Literal["llavakit", "llava-hf"]
+Format = Literal["llavakit", "llava-hf", "original"]
 
 NATIVE_FORMAT: Format = "llavakit"
 NATIVE_VERSION = 1
@@ -20,7 +20,7 @@ INDEX_FILE = "model.safetensors.index.json"
 TOKENIZER_FILE = "tokenizer.json"
 
 # Files beside config.json in which a llava-hf folder may say the rest; later transformers nest the image settings.
-_GENERATION_FILE = "generation_config.json"
+GENERATION_FILE = "generation_config.json"
 _IMAGE_FILES = ("preprocessor_config.json", "processor_config.json")
 
 
@@ -39,7 +39,7 @@ def read_config(folder: str | Path) -> tuple[LlavaConfig, Format]:
         if data.get("format") == NATIVE_FORMAT:
             return _native(data), NATIVE_FORMAT
         if data.get("model_type") in LLAVA_HF_TYPES and ("text_config" in data or "vision_config" in data):
-            return translate(data, generation=_optional(folder, _GENERATION_FILE), image=_image(folder)), "llava-hf"
+            return translate(data, generation=_optional(folder, GENERATION_FILE), image=_image(folder)), "llava-hf"
     except ConfigError as error:
         raise CheckpointError(f"{folder / CONFIG_FILE}: {error}") from error
     raise CheckpointError(f"{folder} holds {_describe(data)}, which llavakit does not read (yet)")
@@ -81,8 +81,6 @@ def _image(folder: Path) -> dict[str, Any]:
 
 
 def _describe(data: dict[str, Any]) -> str:
-    if "mm_vision_tower" in data or "mm_hidden_size" in data:
-        return f"a checkpoint of the original LLaVA code (model_type {data.get('model_type')!r})"
     if "model_type" in data:
         return f"a model of type {data['model_type']!r}"
     return f"a {CONFIG_FILE} without format or model_type"

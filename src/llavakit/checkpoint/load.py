@@ -11,7 +11,8 @@ import torch
 from llavakit import catalog, hub
 from llavakit.checkpoint import CheckpointError
 from llavakit.checkpoint.atomic import surviving
-from llavakit.checkpoint.tokenizer_files import read_tokenizer
+from llavakit.checkpoint.contents import NO_PARTS, Parts
+from llavakit.checkpoint.tokenizer_files import has_tokenizer, read_tokenizer
 from llavakit.checkpoint.weights import load_model
 from llavakit.config import LlavaConfig
 from llavakit.model import Llava
@@ -33,19 +34,28 @@ class Loaded:
         return Processor(self.config, self.tokenizer)
 
 
-def load(path: str | Path, *, device: torch.device | str = "cpu", dtype: torch.dtype | None = None) -> Loaded:
-    """A model by catalog name, hub id or folder, native or llava-hf, with its tokenizer.
+def load(
+    path: str | Path,
+    *,
+    parts: Parts = NO_PARTS,
+    device: torch.device | str = "cpu",
+    dtype: torch.dtype | None = None,
+) -> Loaded:
+    """A model by catalog name, hub id or folder, of any format, with its tokenizer; `parts` are what is not in it.
 
     `dtype` None keeps the stored type, widened to float32 on a CPU (see `load_model`). Where a save was killed
     between its last two steps, the earlier checkpoint is found and used. Raises `CheckpointError` with what is wrong.
     """
     folder = locate(path)
-    model = load_model(folder, device=device, dtype=dtype)
-    tokenizer = _tokenizer(folder, model.config)
+    model = load_model(folder, parts=parts, device=device, dtype=dtype)
+    tokenizer = tokenizer_of(folder, parts, model.config)
     return Loaded(model, tokenizer, model.config, Path(path).resolve().name)
 
 
-def _tokenizer(folder: Path, config: LlavaConfig) -> Tokenizer:
+def tokenizer_of(folder: Path, parts: Parts, config: LlavaConfig) -> Tokenizer:
+    """The tokenizer in a folder or, where it has none, in that of its base."""
+    if parts.base and not has_tokenizer(folder):
+        folder = parts.base
     tokenizer = read_tokenizer(folder, config.tokens)
     if tokenizer.size > config.language.vocab_size:
         raise CheckpointError(

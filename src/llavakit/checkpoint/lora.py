@@ -13,7 +13,11 @@ from torch import Tensor
 
 from llavakit.checkpoint import CheckpointError
 from llavakit.checkpoint.reader import StoredTensor, Tensors
+from llavakit.checkpoint.rename import by_our_names, rename
+from llavakit.checkpoint.tables import Table
 
+ADAPTER = "adapter_model"
+ADAPTER_CONFIG_FILE = "adapter_config.json"
 PREFIX = "base_model.model."
 _PAIR = re.compile(r"(.+)\.lora_([AB])(?:\.default)?\.weight")
 _SAVED_WHOLE = re.compile(r"\.(?:modules_to_save|base_layer)(?:\.default)?(?=\.)")
@@ -62,12 +66,25 @@ def read_adapter(stored: Tensors, config: Mapping[str, Any], source: str) -> Ada
 def add(weight: StoredTensor, a: StoredTensor, b: StoredTensor, scale: float) -> StoredTensor:
     """The weight with its adapter in it, W + scale B A, computed in float32 when it is read."""
     if weight.shape != (b.shape[0], a.shape[1]):
-        raise CheckpointError(f"the adapter of {weight.name} is for {[b.shape[0], a.shape[1]]}, not {list(weight.shape)}")
+        wanted = [b.shape[0], a.shape[1]]
+        raise CheckpointError(f"the adapter of {weight.name} is for {wanted}, not for {list(weight.shape)}")
 
     def read() -> Tensor:
         return torch.addmm(weight.read().float(), b.read().float(), a.read().float(), alpha=scale)
 
     return StoredTensor(weight.name, weight.shape, "F32", read)
+
+
+def add_adapter(tensors: Tensors, adapter: Adapter, table: Table, source: str) -> Tensors:
+    """The tensors, by our names, with an adapter's pairs added and its whole weights in their places."""
+    changed = dict(tensors)
+    for name, (a, b, scale) in adapter.pairs.items():
+        row = rename(name, table)
+        ours = row.ours if row else name
+        if ours not in tensors:
+            raise CheckpointError(f"{source} changes {name}, which the base does not have")
+        changed[ours] = add(tensors[ours], a, b, scale)
+    return changed | by_our_names(adapter.whole, table)
 
 
 def _scale(config: Mapping[str, Any], module: str, rank: int) -> float:

@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
+from typing import TypeVar
 
 from llavakit.checkpoint.tables import Row, Table
+
+T = TypeVar("T")
 
 
 def rename(key: str, table: Table) -> Row | None:
@@ -24,6 +27,12 @@ def rename_back(key: str, table: Table) -> str | None:
         if hole is not None:
             return row.theirs.replace("*", hole)
     return None
+
+
+def by_our_names(stored: Mapping[str, T], table: Table) -> dict[str, T]:
+    """Foreign tensors by our names, without those that never matter; a key the table does not know stays as it is."""
+    rows = {name: rename(name, table) or Row(name, name) for name in stored}
+    return {row.ours: stored[name] for name, row in rows.items() if row.ours is not None}
 
 
 def best_layout(keys: Iterable[str], layouts: tuple[Table, ...]) -> Table:

@@ -43,6 +43,10 @@ def read_tokenizer(folder: Path, tokens: SpecialTokens) -> Tokenizer:
     raise CheckpointError(f"{folder} has no {TOKENIZER_FILE} and no {SENTENCEPIECE_FILE}")
 
 
+def has_tokenizer(folder: Path) -> bool:
+    return any((folder / name).is_file() for name in (TOKENIZER_FILE, SENTENCEPIECE_FILE))
+
+
 def _json(file: Path) -> str:
     return file.read_text(encoding="utf-8")
 

@@ -69,9 +69,11 @@ class Llava(nn.Module):
         positions: Int[Tensor, "batch seq"],
         cache: KVCache | None = None,
     ) -> Float[Tensor, "batch seq dim"]:
-        embeds = self.language.embed(tokens)
-        if images is not None:
+        if images is None:
+            embeds = self.language.embed(tokens)
+        else:
             placeholders = tokens == self.config.tokens.image
+            embeds = self.language.embed(tokens.masked_fill(placeholders, 0))  # not every vocabulary has a word for it
             embeds = merge(embeds, at=placeholders, features=self.encode_images(images))
         return self.language(embeds, positions, cache)
 

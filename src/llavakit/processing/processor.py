@@ -78,10 +78,12 @@ class Processor:
                     before = "text" if id is None else "special"
                 case PictureSegment(index):
                     length = num_image_tokens(*sizes[index], self.config)
-                    ids = [self.config.tokens.image] * length
-                    spans.append((len(tokens), len(tokens) + length))
+                    start, end = self.config.tokens.image_start, self.config.tokens.image_end
+                    ids = [token for token in (start, *[self.config.tokens.image] * length, end) if token is not None]
+                    begin = len(tokens) + (start is not None)
+                    spans.append((begin, begin + length))
                     # The original tokenizes what follows a picture as a text of its own.
-                    before = "start"
+                    before = "start" if end is None else "special"
             tokens += ids
             targets += [target] * len(ids)
         return Inputs(tokens, targets, None, spans, list(sizes))

@@ -1,0 +1,129 @@
+"""Folders of the original LLaVA code, put together from what each kind of them holds.
+
+    whole       the language model and the projector; the vision tower inside (1.6) or in a folder of its own (v1, 1.5)
+    delta       the same, but as the difference from a base (v0)
+    projector   stage 1's: mm_projector alone, to be put on a base
+    adapter     LoRA for a base, with the projector in non_lora_trainables
+
+Which kind a folder is, its files and tensors tell.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from torch import Tensor
+
+from llavakit.checkpoint import CheckpointError
+from llavakit.checkpoint.formats import CONFIG_FILE, GENERATION_FILE, read_json
+from llavakit.checkpoint.lora import ADAPTER, ADAPTER_CONFIG_FILE, PREFIX, add_adapter, read_adapter
+from llavakit.checkpoint.reader import Reader, StoredTensor, Tensors
+from llavakit.checkpoint.rename import by_our_names
+from llavakit.checkpoint.sections import JSON, section_of, tower_fields
+from llavakit.checkpoint.tables import CLIP, ORIGINAL
+from llavakit.checkpoint.towers import recognise
+from llavakit.checkpoint.translate_original import translate_original
+from llavakit.config import LlavaConfig, VisionConfig
+
+_PROJECTOR = "mm_projector"
+_BESIDE_ADAPTER = "non_lora_trainables"
+_IMAGE_FILE = "preprocessor_config.json"
+_NEAR_NOTHING = 0.25  # a norm's weights lie around one; the difference of two norms lies around nothing
+
+
+@dataclass(frozen=True)
+class Parts:
+    """What a folder may leave to others: the vision tower it was trained with, and the model that it changes."""
+
+    vision_tower: Path | None = None
+    base: Path | None = None
+
+
+def read_original(folder: Path, config: JSON, parts: Parts, reader: Reader) -> tuple[LlavaConfig, Tensors]:
+    """Configuration and tensors by our names; raises `CheckpointError` or `ConfigError` saying what is missing."""
+    tensors = _without_tower(folder, config, parts.base, reader)
+    is_inside = any(name.startswith("vision.") for name in tensors)
+    if parts.vision_tower:
+        vision = _tower_config(parts.vision_tower)
+        if not is_inside:
+            tensors |= by_our_names(reader.weights(parts.vision_tower), CLIP)
+    elif is_inside and (known := recognise(tensors)):
+        vision = known
+    else:
+        where = "holds the weights of its vision tower, but not what it is like" if is_inside else "has no vision tower"
+        raise CheckpointError(f"{folder} {where}: give --vision-tower, the folder of {config.get('mm_vision_tower')!r}")
+    generation = read_json(folder / GENERATION_FILE) if (folder / GENERATION_FILE).is_file() else {}
+    return translate_original(config, vision, generation=generation), tensors
+
+
+def _without_tower(folder: Path, config: JSON, base: Path | None, reader: Reader) -> Tensors:
+    if reader.has_weights(folder):
+        own = by_our_names(reader.weights(folder), ORIGINAL)
+        if not _is_delta(own):
+            if base:
+                raise CheckpointError(f"{folder} is a whole model, which needs no base: leave --base out")
+            return own
+        return _add_base(own, _base(folder, config, base, reader), folder)
+    adapter = reader.file(folder, ADAPTER)
+    beside = reader.file(folder, _BESIDE_ADAPTER if adapter else _PROJECTOR)
+    if beside is None:
+        return by_our_names(reader.weights(folder), ORIGINAL)  # which says what is missing
+    tensors = _base(folder, config, base, reader) | by_our_names(_stripped(beside), ORIGINAL)
+    if "language.embed_tokens.weight" in by_our_names(_stripped(beside), ORIGINAL):
+        raise CheckpointError(f"{folder} brings words of its own for pictures (mm_use_im_start_end), which is not read")
+    if adapter:
+        settings = read_json(folder / ADAPTER_CONFIG_FILE)
+        tensors = add_adapter(tensors, read_adapter(adapter, settings, str(folder)), ORIGINAL, str(folder))
+    return tensors
+
+
+def _base(folder: Path, config: JSON, base: Path | None, reader: Reader) -> Tensors:
+    if base is None:
+        raise CheckpointError(
+            f"{folder} is only a part or a change of a language model: give --base, the folder of the model it was "
+            f"made from (its config.json says {config.get('_name_or_path')!r})"
+        )
+    return by_our_names(reader.weights(base), ORIGINAL)
+
+
+def _stripped(stored: Tensors) -> Tensors:
+    """Without what PEFT and the original's trainer put before their names; the projector's may lack `model.`."""
+    plain = {name.removeprefix(PREFIX): tensor for name, tensor in stored.items()}
+    return {f"model.{name}" if name.startswith(_PROJECTOR) else name: tensor for name, tensor in plain.items()}
+
+
+def _is_delta(tensors: Tensors) -> bool:
+    norm = tensors.get("language.norm.weight")
+    return norm is not None and norm.read().float().mean().abs().item() < _NEAR_NOTHING
+
+
+def _add_base(delta: Tensors, base: Tensors, folder: Path) -> Tensors:
+    """Each tensor of a delta with the base's added; more words than the base has stand behind its own."""
+    return {
+        name: _sum(tensor, base[name], folder) if name.startswith("language.") and name in base else tensor
+        for name, tensor in delta.items()
+    }
+
+
+def _sum(delta: StoredTensor, base: StoredTensor, folder: Path) -> StoredTensor:
+    fits = len(delta.shape) == len(base.shape) and all(a >= b for a, b in zip(delta.shape, base.shape, strict=True))
+    if not fits:
+        raise CheckpointError(f"{folder}: {delta.name} is {list(delta.shape)}, but the base has {list(base.shape)}")
+
+    def read() -> Tensor:
+        # In the type it is stored in, as the original's tool adds it.
+        total = delta.read().clone()
+        total[tuple(slice(side) for side in base.shape)] += base.read().to(total.dtype)
+        return total
+
+    return StoredTensor(delta.name, delta.shape, delta.dtype, read)
+
+
+def _tower_config(folder: Path) -> VisionConfig:
+    """From a tower's folder, whether it holds the tower alone or a whole CLIP."""
+    config = read_json(folder / CONFIG_FILE)
+    image: dict[str, Any] = read_json(folder / _IMAGE_FILE) if (folder / _IMAGE_FILE).is_file() else {}
+    given = section_of(config, "vision_config") if "vision_config" in config else config
+    return VisionConfig.parse(tower_fields(given, image, where=f"{folder / CONFIG_FILE}: "))

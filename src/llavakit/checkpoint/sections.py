@@ -1,0 +1,189 @@
+"""The sections that foreign configurations share: a language model's fields and a CLIP tower's, in our terms.
+
+Files are sparse: a key that equals the default of its class is left out, so those defaults stand here as
+`transformers` has them. A key that would change the arithmetic in a way our model does not know is an error.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from llavakit.config import CLIP_MEAN, CLIP_STD, ConfigError
+
+JSON = Mapping[str, Any]
+
+# CLIPVisionConfig's defaults, and those that LlavaConfig puts in their place when the whole section is absent.
+_CLIP = {
+    "hidden_size": 768,
+    "intermediate_size": 3072,
+    "num_hidden_layers": 12,
+    "num_attention_heads": 12,
+    "image_size": 224,
+    "patch_size": 32,
+    "hidden_act": "quick_gelu",
+    "layer_norm_eps": 1e-5,
+}
+_CLIP_LARGE_336 = _CLIP | {
+    "hidden_size": 1024,
+    "intermediate_size": 4096,
+    "num_hidden_layers": 24,
+    "num_attention_heads": 16,
+    "image_size": 336,
+    "patch_size": 14,
+}
+_LLAMA = {
+    "vocab_size": 32000,
+    "hidden_size": 4096,
+    "intermediate_size": 11008,
+    "num_hidden_layers": 32,
+    "num_attention_heads": 32,
+    "num_key_value_heads": None,
+    "head_dim": None,
+    "rms_norm_eps": 1e-6,
+    "max_position_embeddings": 2048,
+    "sliding_window": None,
+    "bos_token_id": 1,
+    "eos_token_id": 2,
+}
+_MISTRAL = _LLAMA | {
+    "intermediate_size": 14336,
+    "num_key_value_heads": 8,
+    "max_position_embeddings": 4096 * 32,
+    "sliding_window": 4096,
+}
+_QWEN2 = _LLAMA | {
+    "vocab_size": 151936,
+    "intermediate_size": 22016,
+    "num_key_value_heads": 32,
+    "max_position_embeddings": 32768,
+    "sliding_window": 4096,
+    "use_sliding_window": False,
+    "eos_token_id": None,
+}
+LANGUAGES = {"llama": _LLAMA, "mistral": _MISTRAL, "qwen2": _QWEN2}
+
+
+@dataclass(frozen=True)
+class Demand:
+    """A key whose value our model takes for granted; absent, it has the value we want."""
+
+    key: str
+    holds: Callable[[Any], bool]
+    allowed: str
+
+
+_VISION_DEMANDS = (
+    Demand("model_type", lambda value: value == "clip_vision_model", "'clip_vision_model'"),
+    Demand("num_channels", lambda value: value == 3, "3"),
+    Demand("hidden_act", lambda value: value in ("quick_gelu", "gelu"), "'quick_gelu' or 'gelu'"),
+)
+_LANGUAGE_DEMANDS = (
+    Demand("model_type", lambda value: value in LANGUAGES, "'llama', 'mistral' or 'qwen2'"),
+    Demand("hidden_size", lambda value: _is_count(value), "a positive whole number"),
+    Demand("num_attention_heads", lambda value: _is_count(value), "a positive whole number"),
+    Demand("max_position_embeddings", lambda value: _is_count(value), "a positive whole number"),
+    Demand("sliding_window", lambda value: value is None or _is_count(value), "null or a positive whole number"),
+    Demand("hidden_act", lambda value: value == "silu", "'silu'"),
+    Demand("attention_bias", lambda value: not value, "false"),
+    Demand("mlp_bias", lambda value: not value, "false"),
+    Demand("rope_scaling", lambda value: _is_plain_rope(value), "plain rotary positions, not scaled ones"),
+    Demand("rope_parameters", lambda value: _is_plain_rope(value), "plain rotary positions, not scaled ones"),
+)
+
+
+def read_language(text: JSON, *, where: str = "") -> dict[str, Any]:
+    """A language model's section with the defaults of its type, checked; `where` begins the names in errors."""
+    check(text, _LANGUAGE_DEMANDS, where)
+    text = {"model_type": "llama"} | dict(text)
+    return LANGUAGES[text["model_type"]] | text
+
+
+def language_fields(text: JSON, *, tied: bool) -> dict[str, Any]:
+    """What `read_language` gave, as the fields of `LanguageConfig`."""
+    rope = text.get("rope_parameters") or {}
+    # Inside its window, sliding attention is full attention: a context of one window is exact.
+    slides = text.get("use_sliding_window", True) and text["sliding_window"]
+    window = text["sliding_window"] if slides else text["max_position_embeddings"]
+    return {
+        "vocab_size": text["vocab_size"],
+        "hidden_size": text["hidden_size"],
+        "intermediate_size": text["intermediate_size"],
+        "num_layers": text["num_hidden_layers"],
+        "num_heads": text["num_attention_heads"],
+        "num_kv_heads": text["num_key_value_heads"] or text["num_attention_heads"],
+        "head_dim": text["head_dim"] or text["hidden_size"] // text["num_attention_heads"],
+        "rms_norm_eps": text["rms_norm_eps"],
+        "rope_theta": rope.get("rope_theta", text.get("rope_theta", 10000.0)),
+        "max_positions": min(text["max_position_embeddings"], window),
+        "tie_embeddings": tied,
+        "qkv_bias": text["model_type"] == "qwen2",
+    }
+
+
+def tower_fields(given: JSON, image: JSON, *, where: str = "") -> dict[str, Any]:
+    """A CLIP tower's section and its image settings as the fields of `VisionConfig`, all but how it is read."""
+    check(given, _VISION_DEMANDS, where)
+    vision = (_CLIP if given else _CLIP_LARGE_336) | dict(given)
+    return {
+        "image_size": vision["image_size"],
+        "patch_size": vision["patch_size"],
+        "hidden_size": vision["hidden_size"],
+        "intermediate_size": vision["intermediate_size"],
+        "num_layers": vision["num_hidden_layers"],
+        "num_heads": vision["num_attention_heads"],
+        "activation": vision["hidden_act"],
+        "layer_norm_eps": vision["layer_norm_eps"],
+        "image_mean": image.get("image_mean", CLIP_MEAN),
+        "image_std": image.get("image_std", CLIP_STD),
+    }
+
+
+def token_fields(config: JSON, text: JSON, generation: JSON) -> dict[str, Any]:
+    """The begin, end and padding tokens, from the first of the files that names them."""
+    eos = first(generation.get("eos_token_id"), config.get("eos_token_id"), text["eos_token_id"])
+    if isinstance(eos, list):
+        if len(eos) != 1:
+            raise ConfigError(f"eos_token_id is {eos}, and several end tokens are not supported")
+        eos = eos[0]
+    if eos is None:
+        raise ConfigError("eos_token_id is given nowhere, so there is no telling when an answer is complete")
+    return {
+        "bos": _bos(config, text, generation),
+        "eos": eos,
+        # Padding never reaches the model; a checkpoint without a token for it pads with its end token.
+        "pad": first(generation.get("pad_token_id"), config.get("pad_token_id"), text.get("pad_token_id"), eos),
+    }
+
+
+def _bos(config: JSON, text: JSON, generation: JSON) -> int | None:
+    """Qwen's tokenizers begin with nothing, whatever its configuration names."""
+    if text["model_type"] == "qwen2":
+        return None
+    return first(generation.get("bos_token_id"), config.get("bos_token_id"), text["bos_token_id"])
+
+
+def section_of(config: JSON, name: str) -> dict[str, Any]:
+    section = config.get(name) or {}
+    if not isinstance(section, Mapping):
+        raise ConfigError(f"{name} is {section!r}, and should be an object")
+    return dict(section)
+
+
+def check(section: JSON, demands: tuple[Demand, ...], where: str) -> None:
+    for demand in demands:
+        if demand.key in section and not demand.holds(section[demand.key]):
+            raise ConfigError(f"{where}{demand.key} is {section[demand.key]!r}, and only {demand.allowed} is supported")
+
+
+def _is_count(value: Any) -> bool:
+    return isinstance(value, int) and value > 0
+
+
+def _is_plain_rope(rope: JSON | None) -> bool:
+    return not rope or rope.get("rope_type", rope.get("type", "default")) == "default"
+
+
+def first(*values: Any) -> Any:
+    return next((value for value in values if value is not None), None)

@@ -1,0 +1,158 @@
+"""Folders of the original code: every kind of them against what the original computed with the same files."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+from safetensors.torch import load_file, save_file
+
+from llavakit.anyres import num_image_tokens
+from llavakit.checkpoint import CheckpointError
+from llavakit.checkpoint.contents import Parts, read_contents
+from llavakit.checkpoint.load import tokenizer_of
+from llavakit.checkpoint.pickles import unpickler
+from llavakit.checkpoint.reader import Reader
+from llavakit.checkpoint.weights import fill
+from llavakit.model import Images, Llava
+from llavakit.processing import Processor
+
+LOGITS = {"atol": 1e-4, "rtol": 0}
+PLACEHOLDER = -200
+
+
+@dataclass(frozen=True)
+class Kind:
+    """A golden folder and what has to be given with it."""
+
+    name: str
+    tower: str | None = None
+    base: str | None = None
+
+    def parts(self, checkpoints: Path) -> Parts:
+        return Parts(
+            vision_tower=checkpoints / "openai" / f"clip-tiny-patch14-{self.tower}" if self.tower else None,
+            base=checkpoints / self.base if self.base else None,
+        )
+
+
+KINDS = (
+    Kind("v1-linear", tower="56-a"),
+    Kind("v15-mlp", tower="84-b"),
+    Kind("v16-anyres-vicuna", tower="56-c"),
+    Kind("v16-anyres-mistral", tower="84-d"),
+    Kind("projector-only", tower="84-b", base="vicuna-tiny"),
+    Kind("lora", tower="84-b", base="vicuna-tiny"),
+    Kind("v0-delta", tower="56-a", base="vicuna-tiny"),
+)
+
+
+@pytest.mark.parametrize("kind", KINDS, ids=lambda kind: kind.name)
+def test_equals_the_original(kind: Kind, fixtures: Path, tmp_path: Path) -> None:
+    """From picture files and prompts' ids to logits, through the tokens that stand for pictures."""
+    folder, parts = fixtures / "checkpoints" / kind.name, kind.parts(fixtures / "checkpoints")
+    contents = read_contents(folder, parts, Reader(unpickler(tmp_path)))
+    assert contents.format == "original"
+    model = filled(contents.config, contents.tensors, folder)
+    processor = Processor(contents.config, tokenizer_of(folder, parts, contents.config))
+    golden = json.loads((fixtures / "cases" / f"{kind.name}.json").read_text())
+    tensors = load_file(fixtures / "cases" / f"{kind.name}.safetensors")
+    seen = 0
+    for case in golden["cases"]:
+        pictures = [as_the_original(next((fixtures / "images").glob(f"{name}.*"))) for name in case["images"]]
+        sizes = [picture.size for picture in pictures]
+        ids = expand(case["input_ids"], processor, sizes)
+        images = Images(torch.cat([processor.pixels(p) for p in pictures]), sizes=sizes) if pictures else None
+        with torch.inference_mode():
+            hidden = model(torch.tensor([ids]), images, torch.arange(len(ids))[None])
+            ours = model.language.logits(hidden)[0]
+        expected = tensors[f"case.{case['name']}.logits"]
+        torch.testing.assert_close(ours[-len(expected) :], expected, **LOGITS)
+        assert len(ids) == case["sequence_length"]
+        seen += 1
+    assert seen >= 24
+
+
+def as_the_original(file: Path) -> Image.Image:
+    """A picture as the original opens it: neither turned upright nor laid over white."""
+    return Image.fromarray(np.asarray(Image.open(file).convert("RGB")))
+
+
+def expand(ids: list[int], processor: Processor, sizes: list[tuple[int, int]]) -> list[int]:
+    """Our ids from the original's, which has one id for each picture."""
+    image = processor.config.tokens.image
+    remaining = iter(sizes)
+    return [
+        new for id in ids
+        for new in ([image] * num_image_tokens(*next(remaining), processor.config) if id == PLACEHOLDER else [id])
+    ]  # fmt: skip
+
+
+def filled(config, tensors, source: Path) -> Llava:
+    with torch.device("meta"):
+        model = Llava(config)
+    fill(model, tensors, device=torch.device("cpu"), dtype=torch.float32, source=source)
+    return model.eval()
+
+
+def test_a_delta_is_added_as_the_original_adds_it(fixtures: Path, tmp_path: Path) -> None:
+    kind = KINDS[-1]
+    checkpoints = fixtures / "checkpoints"
+    contents = read_contents(checkpoints / kind.name, kind.parts(checkpoints), Reader(unpickler(tmp_path)))
+    merged = json.loads((fixtures / "cases" / "v0-delta.merged-tensors.json").read_text())
+    for tensor in contents.tensors.values():
+        if tensor.name not in merged:
+            continue  # the tower's
+        values, expected = tensor.read(), merged.pop(tensor.name)
+        assert str(values.dtype) == f"torch.{expected['dtype']}" and list(values.shape) == expected["shape"]
+        assert values.double().sum().item() == pytest.approx(expected["float64_sum"], abs=1e-9)
+        assert values.flatten()[: len(expected["first"])].tolist() == expected["first"]
+    assert not merged
+
+
+@pytest.mark.parametrize(
+    "name, given, says",
+    [
+        ("v15-mlp", {"tower": "84-b"}, "allow-pickle"),
+        ("v16-anyres-vicuna", {}, "give --vision-tower, the folder of 'openai/clip-tiny-patch14-56-c'"),
+        ("v16-anyres-vicuna", {"tower": "56-c", "base": "vicuna-tiny"}, "needs no base"),
+        ("v16-anyres-vicuna", {"tower": "84-d"}, "mm_hidden_size is 48, but the vision tower has width 32"),
+        ("v0-delta", {"tower": "56-a"}, "give --base, the folder of the model it was made from"),
+    ],
+)
+def test_what_is_missing_is_named(name: str, given: dict[str, str], says: str, fixtures: Path) -> None:
+    kind = Kind(name, **given)
+    with pytest.raises(CheckpointError) as refused:
+        read_contents(fixtures / "checkpoints" / name, kind.parts(fixtures / "checkpoints"))
+    assert says in str(refused.value)
+
+
+def test_the_tower_inside_counts_and_not_the_one_beside(fixtures: Path) -> None:
+    checkpoints = fixtures / "checkpoints"
+    kind = KINDS[2]
+    contents = read_contents(checkpoints / kind.name, kind.parts(checkpoints))
+    assert contents.tensors["vision.pre_layrnorm.weight"].name.startswith("model.vision_tower.")
+
+
+def test_a_key_nobody_knows_is_an_error_that_names_it(fixtures: Path, tmp_path: Path) -> None:
+    source = fixtures / "checkpoints" / "v16-anyres-vicuna"
+    for file in source.iterdir():
+        if file.suffix == ".json" and "index" not in file.name:
+            shutil.copy(file, tmp_path)
+    tensors = {}
+    for shard in source.glob("*.safetensors"):
+        tensors |= load_file(shard)
+    tensors["model.vision_tower.adapter.weight"] = torch.zeros(2)
+    del tensors["model.mm_projector.2.bias"]
+    save_file(tensors, tmp_path / "model.safetensors")
+    contents = read_contents(tmp_path, KINDS[2].parts(fixtures / "checkpoints"))
+    with pytest.raises(CheckpointError) as refused:
+        filled(contents.config, contents.tensors, tmp_path)
+    assert "model.vision_tower.adapter.weight" in str(refused.value)
+    assert "projector.fc2.bias" in str(refused.value)
