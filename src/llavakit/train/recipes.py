@@ -103,7 +103,7 @@ def pocket_instruct() -> TrainConfig:
         data=(pocket_data("captions"), pocket_data("mixed"), pocket_data("mixed")),
         out="runs/pocket-instruct",
         start="runs/pocket-align/model",
-        steps=2750,
+        steps=2500,
         batch_size=64,
         micro_batch=8,
         max_length=512,
