@@ -16,7 +16,8 @@ from safetensors.torch import load_file, save_file
 from llavakit.anyres import num_image_tokens
 from llavakit.checkpoint import CheckpointError
 from llavakit.checkpoint.contents import Parts, read_contents
-from llavakit.checkpoint.load import tokenizer_of
+from llavakit.checkpoint.importing import import_checkpoint
+from llavakit.checkpoint.load import load, tokenizer_of
 from llavakit.checkpoint.pickles import unpickler
 from llavakit.checkpoint.reader import Reader
 from llavakit.checkpoint.weights import fill
@@ -156,3 +157,25 @@ def test_a_key_nobody_knows_is_an_error_that_names_it(fixtures: Path, tmp_path: 
         filled(contents.config, contents.tensors, tmp_path)
     assert "model.vision_tower.adapter.weight" in str(refused.value)
     assert "projector.fc2.bias" in str(refused.value)
+
+
+@pytest.mark.parametrize("kind", [KINDS[1], KINDS[5]], ids=lambda kind: kind.name)
+def test_imported_it_is_a_native_folder_with_the_same_numbers(kind: Kind, fixtures: Path, tmp_path: Path) -> None:
+    folder, parts = fixtures / "checkpoints" / kind.name, kind.parts(fixtures / "checkpoints")
+    out = tmp_path / "native"
+    import_checkpoint(folder, out, parts=parts, dtype=torch.float32, allow_pickle=True)
+    assert sorted(file.name for file in tmp_path.iterdir()) == ["native"]  # nothing is left behind
+    contents = read_contents(folder, parts, Reader(unpickler(tmp_path)))
+    again = load(out)
+    assert again.config == contents.config
+    assert again.tokenizer.tokenize("a chat") == tokenizer_of(folder, parts, contents.config).tokenize("a chat")
+    for name, tensor in again.model.state_dict().items():
+        assert torch.equal(tensor, contents.tensors[name].read().float()), name
+
+
+def test_a_pickle_that_runs_code_is_refused(tmp_path: Path) -> None:
+    bomb = tmp_path / "pytorch_model.bin"
+    bomb.write_bytes(b"cos\nsystem\n(S'touch " + str(tmp_path / "ran").encode() + b"'\ntR.")
+    with pytest.raises(CheckpointError, match="cannot be read as a file of weights"):
+        Reader(unpickler(tmp_path)).weights(tmp_path)
+    assert not (tmp_path / "ran").exists()

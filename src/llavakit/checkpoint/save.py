@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Mapping
 from pathlib import Path
 
 import torch
@@ -36,20 +37,34 @@ def save(
     fit into `dtype`, or if the disk refuses.
     """
     folder = Path(folder)
-    _check_replaceable(folder)
-    tensors = {name: _stored(name, tensor, dtype) for name, tensor in model.state_dict().items()}
-    config = {"format": NATIVE_FORMAT, "version": NATIVE_VERSION, **model.config.model_dump(mode="json")}
+    card = card or plain_card(folder.name, model.config)
+    write_folder(folder, model.config, model.state_dict(), tokenizer, card=card, dtype=dtype)
+
+
+def write_folder(
+    folder: Path,
+    config: LlavaConfig,
+    tensors: Mapping[str, Tensor],
+    tokenizer: Tokenizer,
+    *,
+    card: str,
+    dtype: torch.dtype | None,
+) -> None:
+    """What `save` does, for tensors that need not be a model's: mapped from a file, they are read as they are written."""
+    check_replaceable(folder)
+    stored = {name: _stored(name, tensor, dtype) for name, tensor in tensors.items()}
+    described = {"format": NATIVE_FORMAT, "version": NATIVE_VERSION, **config.model_dump(mode="json")}
     try:
         with atomic_folder(folder) as partial:
-            (partial / CONFIG_FILE).write_text(json.dumps(config, indent=2) + "\n", encoding="utf-8")
-            (partial / CARD_FILE).write_text(card or _plain_card(folder.name, model.config), encoding="utf-8")
+            (partial / CONFIG_FILE).write_text(json.dumps(described, indent=2) + "\n", encoding="utf-8")
+            (partial / CARD_FILE).write_text(card, encoding="utf-8")
             tokenizer.save(partial / TOKENIZER_FILE)
-            save_file(tensors, partial / WEIGHTS_FILE, metadata={"format": "pt"})
+            save_file(stored, partial / WEIGHTS_FILE, metadata={"format": "pt"})
     except (OSError, SafetensorError) as error:
         raise CheckpointError(f"could not write {folder} ({error}); what was there before is untouched") from error
 
 
-def _check_replaceable(folder: Path) -> None:
+def check_replaceable(folder: Path) -> None:
     """Saving replaces the whole folder, so it must hold nothing that saving does not write."""
     if folder.exists() and not folder.is_dir():
         raise CheckpointError(f"{folder} is a file; a checkpoint is a folder")
@@ -67,11 +82,12 @@ def _stored(name: str, tensor: Tensor, dtype: torch.dtype | None) -> Tensor:
     return stored
 
 
-def _plain_card(name: str, config: LlavaConfig) -> str:
+def plain_card(name: str, config: LlavaConfig, origin: str = "") -> str:
+    """A card for a model about which nobody has said more."""
     vision, language = config.vision, config.language
+    about = f"A LLaVA model in llavakit's native format. {origin}".rstrip()
     return (
-        f"# {name}\n\n"
-        "A LLaVA model in llavakit's native format.\n\n"
+        f"# {name}\n\n{about}\n\n"
         f"- vision tower: {vision.num_layers} layers of width {vision.hidden_size}, "
         f"pictures of {vision.image_size} pixels in patches of {vision.patch_size}\n"
         f"- projector: {config.projector.kind}\n"

@@ -10,6 +10,7 @@ from typing import Annotated
 import typer
 
 from llavakit.cli.options import (
+    BaseOption,
     DeviceOption,
     DTypeOption,
     MaxTokensOption,
@@ -20,6 +21,7 @@ from llavakit.cli.options import (
     ThreadsOption,
     TopKOption,
     TopPOption,
+    VisionTowerOption,
 )
 
 
@@ -34,6 +36,8 @@ def ask(
     top_k: TopKOption = 0,
     seed: SeedOption = None,
     template: TemplateOption = None,
+    vision_tower: VisionTowerOption = None,
+    base: BaseOption = None,
     device: DeviceOption = "auto",
     dtype: DTypeOption = "auto",
     threads: ThreadsOption = None,
@@ -50,7 +54,7 @@ def ask(
         {"max_tokens": max_tokens, "temperature": temperature, "top_p": top_p, "top_k": top_k, "seed": seed}
     )
     image = open_image(sys.stdin.buffer if picture == "-" else picture)
-    engine = Engine(open_model(model, device=device, dtype=dtype, threads=threads))
+    engine = Engine(open_model(model, vision_tower=vision_tower, base=base, device=device, dtype=dtype, threads=threads))
     events = engine.stream(Conversation().ask(image, question), params, template=template)
 
     def as_object(completion: Completion) -> dict[str, object]:

@@ -8,6 +8,7 @@ from typing import Annotated
 import typer
 
 from llavakit.cli.options import (
+    BaseOption,
     DeviceOption,
     DTypeOption,
     MaxTokensOption,
@@ -18,6 +19,7 @@ from llavakit.cli.options import (
     ThreadsOption,
     TopKOption,
     TopPOption,
+    VisionTowerOption,
 )
 
 
@@ -30,6 +32,8 @@ def chat(
     top_k: TopKOption = 0,
     seed: SeedOption = None,
     template: TemplateOption = None,
+    vision_tower: VisionTowerOption = None,
+    base: BaseOption = None,
     device: DeviceOption = "auto",
     dtype: DTypeOption = "auto",
     threads: ThreadsOption = None,
@@ -43,7 +47,7 @@ def chat(
     params = SamplingParams.parse(
         {"max_tokens": max_tokens, "temperature": temperature, "top_p": top_p, "top_k": top_k, "seed": seed}
     )
-    loaded = open_model(model, device=device, dtype=dtype, threads=threads)
+    loaded = open_model(model, vision_tower=vision_tower, base=base, device=device, dtype=dtype, threads=threads)
     talk = Talk(Engine(loaded), params, template=template, model_name=loaded.name)
     if picture is not None:
         talk.show(picture)

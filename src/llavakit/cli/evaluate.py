@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from llavakit.cli.options import DeviceOption, DTypeOption, ModelArgument, ThreadsOption
+from llavakit.cli.options import BaseOption, DeviceOption, DTypeOption, ModelArgument, ThreadsOption, VisionTowerOption
 
 _DATA_HELP = "A folder or JSON file that `llava scenes --kind instruct --split heldout` wrote."
 _LIMIT_HELP = "Ask at most this many questions.  [default: all]"
@@ -19,6 +19,8 @@ def evaluate(
     limit: Annotated[int | None, typer.Option(min=1, help=_LIMIT_HELP)] = None,
     seed: Annotated[int, typer.Option(help="Chooses the pictures, where there is a limit.")] = 0,
     out: Annotated[Path | None, typer.Option(help="Write the whole report here, as JSON.", dir_okay=False)] = None,
+    vision_tower: VisionTowerOption = None,
+    base: BaseOption = None,
     device: DeviceOption = "auto",
     dtype: DTypeOption = "auto",
     threads: ThreadsOption = None,
@@ -44,7 +46,7 @@ def evaluate(
 
     task = TASKS["scenes"]
     test = task.read(data)
-    loaded = open_model(model, device=device, dtype=dtype, threads=threads)
+    loaded = open_model(model, vision_tower=vision_tower, base=base, device=device, dtype=dtype, threads=threads)
     report = run(task, test, loaded, folder=locate(model), limit=limit, seed=seed, watch=watch)
     Console().print(render(report["results"]))
     asked = f"{report['asked']['questions']} questions in {report['seconds']:.0f} s"

@@ -13,6 +13,7 @@ from llavakit import __version__
 from llavakit.cli.ask import ask
 from llavakit.cli.chat import chat
 from llavakit.cli.evaluate import evaluate
+from llavakit.cli.import_model import import_model
 from llavakit.cli.list import list_models
 from llavakit.cli.pull import pull
 from llavakit.cli.rm import rm
@@ -33,6 +34,7 @@ app = typer.Typer(
 )
 for command in (ask, chat, show, train, evaluate, scenes, pull, rm):
     app.command()(command)
+app.command("import")(import_model)
 app.command("list")(list_models)
 
 

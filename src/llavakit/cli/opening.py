@@ -2,17 +2,27 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import torch
 
+from llavakit.checkpoint.contents import Parts
 from llavakit.checkpoint.load import Loaded, load
 from llavakit.cli.options import Device, DType
 
 
-def open_model(name: str, *, device: Device, dtype: DType, threads: int | None) -> Loaded:
+def open_model(
+    name: str, *, vision_tower: Path | None, base: Path | None, device: Device, dtype: DType, threads: int | None
+) -> Loaded:
     """Load a checkpoint folder or a model of the catalogue; raises ValueError if the device is not there."""
     if threads is not None:
         torch.set_num_threads(threads)
-    return load(name, device=choose_device(device), dtype=None if dtype == "auto" else getattr(torch, dtype))
+    return load(
+        name,
+        parts=Parts(vision_tower, base),
+        device=choose_device(device),
+        dtype=None if dtype == "auto" else getattr(torch, dtype),
+    )
 
 
 def choose_device(device: Device) -> str:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Annotated, Literal
 
 import typer
@@ -12,6 +13,16 @@ DType = Literal["auto", "float32", "bfloat16", "float16"]
 _MODEL_HELP = "A checkpoint folder, a name that llava list shows, or the hub id of a pulled model."
 ModelOption = Annotated[str, typer.Option("--model", "-m", help=_MODEL_HELP)]
 ModelArgument = Annotated[str, typer.Argument(metavar="MODEL", help=_MODEL_HELP)]
+VisionTowerOption = Annotated[
+    Path | None,
+    typer.Option(help="Folder of the CLIP tower, for a checkpoint without one.", exists=True, file_okay=False),
+]
+BaseOption = Annotated[
+    Path | None,
+    typer.Option(
+        help="Folder of the model it was made from: for projectors, adapters, deltas.", exists=True, file_okay=False
+    ),
+]
 DeviceOption = Annotated[Device, typer.Option(help="Where to compute; auto takes a GPU where there is one.")]
 DTypeOption = Annotated[DType, typer.Option(help="Number format of the weights; auto suits the device.")]
 ThreadsOption = Annotated[int | None, typer.Option(min=1, help="CPU threads.  [default: all cores]")]

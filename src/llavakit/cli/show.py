@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from llavakit.cli.options import ModelArgument
+from llavakit.cli.options import BaseOption, ModelArgument, VisionTowerOption
 
 if TYPE_CHECKING:
     from llavakit.config import LlavaConfig
@@ -18,19 +18,21 @@ _SIZE_HELP = "Size of a picture in pixels, such as 640x480: how many tokens it b
 def show(
     model: ModelArgument,
     image_size: Annotated[str | None, typer.Option(metavar="WIDTHxHEIGHT", help=_SIZE_HELP)] = None,
+    vision_tower: VisionTowerOption = None,
+    base: BaseOption = None,
 ) -> None:
     """Show what a model is made of. Reads its configuration and headers, not its weights."""
     import torch
     from rich.console import Console
     from rich.table import Table
 
-    from llavakit.checkpoint.formats import read_config
+    from llavakit.checkpoint.contents import Parts, read_contents
     from llavakit.checkpoint.load import locate
-    from llavakit.checkpoint.reader import stored_tensors
     from llavakit.model import Llava
 
     folder = locate(model)
-    config, file_format = read_config(folder)
+    contents = read_contents(folder, Parts(vision_tower, base))
+    config = contents.config
     with torch.device("meta"):
         whole = Llava(config)
     counts = {name: sum(weight.numel() for weight in part.parameters()) for name, part in whole.named_children()}
@@ -40,7 +42,7 @@ def show(
 
     table = Table(box=None, show_header=False, pad_edge=False)
     for name, value in (
-        ("model", f"{folder} ({file_format} format)"),
+        ("model", f"{folder} ({contents.format} format)"),
         ("parameters", f"{sum(weight.numel() for weight in whole.parameters()):,}"),
         (
             "  vision",
@@ -57,7 +59,7 @@ def show(
         ("context", f"{language.max_positions:,} tokens"),
         ("a picture", _picture(config, image_size)),
         ("template", config.template),
-        ("stored as", ", ".join(sorted({tensor.dtype for tensor in stored_tensors(folder).values()}))),
+        ("stored as", ", ".join(sorted({tensor.dtype for tensor in contents.tensors.values()}))),
         ("size", f"{size / 1e6:,.1f} MB"),
     ):
         table.add_row(name, value)

@@ -1,0 +1,48 @@
+"""A checkpoint of any format written as a native folder: the one place where pickles may be read."""
+
+from __future__ import annotations
+
+import tempfile
+from pathlib import Path
+
+import torch
+
+from llavakit.checkpoint.contents import NO_PARTS, Contents, Parts, read_contents
+from llavakit.checkpoint.load import locate, tokenizer_of
+from llavakit.checkpoint.pickles import unpickler
+from llavakit.checkpoint.reader import Reader
+from llavakit.checkpoint.save import check_replaceable, plain_card, write_folder
+from llavakit.checkpoint.weights import check_fit, stored_dtype
+from llavakit.model import Llava
+
+
+def import_checkpoint(
+    source: str | Path,
+    out: Path,
+    *,
+    parts: Parts = NO_PARTS,
+    dtype: torch.dtype | None = None,
+    allow_pickle: bool = False,
+) -> Contents:
+    """Write `out` from a folder or name of any format; returns what was read.
+
+    `dtype` None keeps that of the source's embeddings. The source's tensors are read one by one, mapped from their
+    files. Raises `CheckpointError` as `load` does, before anything is written.
+    """
+    folder = locate(source)
+    check_replaceable(out)
+    out.parent.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(prefix=".llava-import-", dir=out.parent) as scratch:
+        contents = read_contents(folder, parts, Reader(unpickler(Path(scratch)) if allow_pickle else None))
+        with torch.device("meta"):
+            check_fit(Llava(contents.config), contents.tensors, folder)
+        wanted = dtype or stored_dtype(contents.tensors)
+        write_folder(
+            out,
+            contents.config,
+            {name: tensor.read() for name, tensor in contents.tensors.items()},
+            tokenizer_of(folder, parts, contents.config),
+            card=plain_card(out.name, contents.config, origin=f"Imported from a checkpoint in {contents.format} format."),
+            dtype=wanted,
+        )
+    return contents

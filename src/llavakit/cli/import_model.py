@@ -1,0 +1,37 @@
+"""`llava import`: a checkpoint of any format, written as a native folder."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from llavakit.cli.options import BaseOption, DType, ModelArgument, VisionTowerOption
+
+
+def import_model(
+    model: ModelArgument,
+    out: Annotated[Path, typer.Option(help="The folder to write.", file_okay=False)],
+    vision_tower: VisionTowerOption = None,
+    base: BaseOption = None,
+    dtype: Annotated[DType, typer.Option(help="Number format of the weights; auto keeps the source's.")] = "auto",
+    allow_pickle: Annotated[
+        bool,
+        typer.Option(
+            "--allow-pickle",
+            help="Read .bin files too: pickles, which can be made to run code. They are opened with weights only, in "
+            "a process of their own. Allow it for files whose maker you trust.",
+        ),
+    ] = False,
+) -> None:
+    """Write a checkpoint of any format as a native folder. Prints where it is."""
+    import torch
+
+    from llavakit.checkpoint.contents import Parts
+    from llavakit.checkpoint.importing import import_checkpoint
+
+    wanted = None if dtype == "auto" else getattr(torch, dtype)
+    parts = Parts(vision_tower, base)
+    import_checkpoint(model, out, parts=parts, dtype=wanted, allow_pickle=allow_pickle)
+    print(out)
