@@ -36,13 +36,13 @@ def import_checkpoint(
         contents = read_contents(folder, parts, Reader(unpickler(Path(scratch)) if allow_pickle else None))
         with torch.device("meta"):
             check_fit(Llava(contents.config), contents.tensors, folder)
-        wanted = dtype or stored_dtype(contents.tensors)
+        origin = f"Imported from a checkpoint in {contents.format} format."
         write_folder(
             out,
             contents.config,
             {name: tensor.read() for name, tensor in contents.tensors.items()},
             tokenizer_of(folder, parts, contents.config),
-            card=plain_card(out.name, contents.config, origin=f"Imported from a checkpoint in {contents.format} format."),
-            dtype=wanted,
+            card=plain_card(out.name, contents.config, origin=origin),
+            dtype=dtype or stored_dtype(contents.tensors),
         )
     return contents

@@ -54,7 +54,8 @@ def ask(
         {"max_tokens": max_tokens, "temperature": temperature, "top_p": top_p, "top_k": top_k, "seed": seed}
     )
     image = open_image(sys.stdin.buffer if picture == "-" else picture)
-    engine = Engine(open_model(model, vision_tower=vision_tower, base=base, device=device, dtype=dtype, threads=threads))
+    loaded = open_model(model, vision_tower=vision_tower, base=base, device=device, dtype=dtype, threads=threads)
+    engine = Engine(loaded)
     events = engine.stream(Conversation().ask(image, question), params, template=template)
 
     def as_object(completion: Completion) -> dict[str, object]:
