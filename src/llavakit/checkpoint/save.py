@@ -50,7 +50,7 @@ def write_folder(
     card: str,
     dtype: torch.dtype | None,
 ) -> None:
-    """What `save` does, for tensors that need not be a model's: those mapped from a file are read as they are written."""
+    """What `save` does, for tensors that need not be a model's: mapped from a file, they are read when written."""
     check_replaceable(folder)
     stored = {name: _stored(name, tensor, dtype) for name, tensor in tensors.items()}
     described = {"format": NATIVE_FORMAT, "version": NATIVE_VERSION, **config.model_dump(mode="json")}
