@@ -37,8 +37,6 @@ def test_next(fixtures: Path) -> None:
 @pytest.mark.parametrize(
     ("folder", "sentence"),
     [
-        ("checkpoints/v15-mlp", "a checkpoint of the original LLaVA code"),
-        ("checkpoints/v1-linear", "a checkpoint of the original LLaVA code"),
         ("checkpoints/vicuna-tiny", "a model of type 'llama'"),
         ("tokenizers/vicuna", "it has no config.json"),
         ("no/such", "there is no folder"),

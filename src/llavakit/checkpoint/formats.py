@@ -25,7 +25,7 @@ _IMAGE_FILES = ("preprocessor_config.json", "processor_config.json")
 
 
 def read_config(folder: str | Path) -> tuple[LlavaConfig, Format]:
-    """A checkpoint's configuration and the format of its folder; reads no weights.
+    """The configuration of a native or llava-hf folder, which says all by itself, and its format; reads no weights.
 
     Raises `CheckpointError` for a folder that is no checkpoint or of a kind that is not read yet.
     """
@@ -42,7 +42,7 @@ def read_config(folder: str | Path) -> tuple[LlavaConfig, Format]:
             return translate(data, generation=_optional(folder, GENERATION_FILE), image=_image(folder)), "llava-hf"
     except ConfigError as error:
         raise CheckpointError(f"{folder / CONFIG_FILE}: {error}") from error
-    raise CheckpointError(f"{folder} holds {_describe(data)}, which llavakit does not read (yet)")
+    raise CheckpointError(f"{folder} holds {_describe(data)}, which llavakit does not read")
 
 
 def read_json(path: Path) -> dict[str, Any]:
