@@ -83,9 +83,9 @@ def _disk_to_model(page: Page, model: str | Path) -> Loaded:
     config, file_format = read_config(folder)
     page.stop(
         "config.py checkpoint/formats.py",
-        "`config.json` is read into frozen, checked data. Which format it is in, its content says. (A llava-hf "
-        "configuration would pass through `checkpoint/translate.py` here, and its list of canvases through "
-        "`checkpoint/pinpoints.py`.)",
+        "`config.json` is read into frozen, checked data. Which format it is in, its content says. (A foreign "
+        "configuration would pass through `checkpoint/translate.py` or `checkpoint/translate_original.py` here, which "
+        "share `checkpoint/sections.py`, and its list of canvases through `checkpoint/pinpoints.py`.)",
         f"format {file_format}",
         *(f"{name}: {value}" for name, value in config),
     )
@@ -93,7 +93,10 @@ def _disk_to_model(page: Page, model: str | Path) -> Loaded:
     names = list(stored)[:: max(1, len(stored) // 6)]
     page.stop(
         "checkpoint/reader.py",
-        "The safetensors file is opened, and only its header read.",
+        "`checkpoint/contents.py` opens the safetensors file, and only its header is read. (A folder of the original "
+        "code may be put together from several: `checkpoint/original.py`, with `checkpoint/towers.py` and "
+        "`checkpoint/lora.py`. `checkpoint/importing.py` writes any of them as a native folder, and lets "
+        "`checkpoint/pickles.py` open what is pickled.)",
         f"{len(stored)} tensors, among them",
         *(f"  {name}  {list(stored[name].shape)}  {stored[name].dtype}" for name in names),
     )
