@@ -132,7 +132,7 @@ def samples(labels: dict[str, Any]) -> list[dict[str, Any]]:
 def test_vicuna_and_plain_render_to_the_ids_of_the_original(fixtures: Path, model: Llava) -> None:
     """The whole way from a conversation, with nothing cut by hand."""
     config = with_vocabulary(model.config, 544).model_copy(update={"tokens": TOKENS})
-    placeholders = [TOKENS.image] * num_image_tokens(14, 14, config.vision)
+    placeholders = [TOKENS.image] * num_image_tokens(14, 14, config)
     for name, template in (("v1", "vicuna_v1"), ("v1_legacy_tokenizer", "vicuna_v1"), ("plain", "plain")):
         labels = json.loads((fixtures / "labels" / f"{name}.json").read_text(encoding="utf-8"))
         tokenizer = read_tokenizer(fixtures / labels["tokenizer"], TOKENS)

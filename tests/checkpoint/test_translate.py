@@ -114,7 +114,7 @@ def test_defaults_are_those_of_transformers(name: str) -> None:
         ({"vision_feature_layer": -40}, "feature_layer -40 lies outside a tower of 24 layers"),
         ({"vision_feature_select_strategy": "cls"}, "vision_feature_select_strategy is 'cls'"),
         ({"quantization_config": {"bits": 4}}, "quantised weights are not read"),
-        ({"image_token_index": 32064}, "tokens.image is 32064, outside the vocabulary of 32064"),
+        ({"image_token_index": 32065}, "tokens.image is 32065, outside the vocabulary of 32064"),
     ],
 )
 def test_what_cannot_be_expressed_is_refused_by_name(change: dict[str, Any], sentence: str) -> None:

@@ -1,4 +1,7 @@
-"""Between disk and model; the one room that knows file formats, ours and foreign. Pickles are opened only in a process of their own, on the user's word."""
+"""Between disk and model; the one room that knows file formats, ours and foreign.
+
+Pickles are opened only in a process of their own, on the user's word.
+"""
 
 from __future__ import annotations
 

@@ -12,7 +12,15 @@ import sys
 from collections.abc import Callable
 from pathlib import Path
 
+import torch
+from safetensors.torch import save_file
+
 from llavakit.checkpoint import CheckpointError
+
+try:
+    import resource
+except ImportError:  # not on Windows
+    resource = None
 
 _SPARE_BYTES = 16 << 30  # address space of Python and PyTorch themselves
 _COPIES = 4  # of the weights, at most, while they are made into another file
@@ -42,9 +50,6 @@ def _run(path: Path, goal: Path) -> None:
 
 def convert(path: Path, goal: Path) -> None:
     """The work of the child: read one file of named tensors, write the other."""
-    import torch
-    from safetensors.torch import save_file
-
     try:
         found = torch.load(path, map_location="cpu", weights_only=True, mmap=True)
     except RuntimeError:  # files of before 2020 cannot be mapped
@@ -55,9 +60,7 @@ def convert(path: Path, goal: Path) -> None:
 
 
 def _limit_memory(size: int) -> None:
-    try:
-        import resource
-    except ImportError:  # not on Windows
+    if resource is None:
         return
     wanted = _SPARE_BYTES + _COPIES * size
     _, hard = resource.getrlimit(resource.RLIMIT_AS)
