@@ -41,4 +41,4 @@ def test_the_papers_settings() -> None:
 
 def test_the_pocket_model_goes_through_all_stages() -> None:
     stages = [recipe_config(name, []).stage for name in SEQUENCES["pocket"]]
-    assert stages == ["clip", "language", "align", "instruct"]
+    assert stages == ["clip", "language", "align", "instruct", "instruct"]

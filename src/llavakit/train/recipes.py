@@ -1,4 +1,4 @@
-"""Every run by name: a function that returns its full configuration. The pocket model is four of them in order.
+"""Every run by name: a function that returns its full configuration. The pocket model is five of them in order.
 
 What a recipe's function asks for, the user gives: `llava train finetune start=pocket data=my/samples.json`.
 """
@@ -115,6 +115,20 @@ def pocket_instruct() -> TrainConfig:
     )
 
 
+def pocket_tower() -> TrainConfig:
+    """Stage 2 once more with the tower learning along, at a low rate of its own, as LLaVA-NeXT does."""
+    return pocket_instruct().model_copy(
+        update={
+            "out": "runs/pocket-tower",
+            "start": "runs/pocket-instruct/model",
+            "seed": 1,  # another order of the samples
+            "steps": 2400,
+            "learning_rate": 1e-3,
+            "vision_rate": 2e-4,
+        }
+    )
+
+
 def align(start: str, data: str) -> TrainConfig:
     """Stage 1 on captions of one's own, some hundreds to thousands: the projector of `start` goes on learning."""
     return TrainConfig(
@@ -189,11 +203,12 @@ RECIPES: dict[str, Callable[..., TrainConfig]] = {
     "pocket-language": pocket_language,
     "pocket-align": pocket_align,
     "pocket-instruct": pocket_instruct,
+    "pocket-tower": pocket_tower,
     "align": align,
     "finetune": finetune,
     "llava-1.5-align": llava_1_5_align,
     "llava-1.5-instruct": llava_1_5_instruct,
 }
 SEQUENCES: dict[str, tuple[str, ...]] = {
-    "pocket": ("pocket-clip", "pocket-language", "pocket-align", "pocket-instruct"),
+    "pocket": ("pocket-clip", "pocket-language", "pocket-align", "pocket-instruct", "pocket-tower"),
 }

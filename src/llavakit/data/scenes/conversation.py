@@ -9,6 +9,8 @@ from .questions.asked import capital
 from .scene import Scene
 from .split import Split
 from .talk import HELLO_PICTURE, THANKS, WHO, Turn, say
+from .things import THINGS
+from .vocabulary import COLORS, PLACES, SHAPES
 
 ONE_WORD = "Answer the question using a single word or phrase."
 BY_LETTER = "Answer with the option's letter from the given choices directly."
@@ -16,6 +18,9 @@ BY_LETTER = "Answer with the option's letter from the given choices directly."
 _NUM_ROUNDS: dict[Split, tuple[int, ...]] = {"train": (9, 10, 11, 12), "heldout": (3, 4, 5, 6)}
 _TOLD_LAST = 0.8  # how often descriptions come last, where they give no answer away
 _TOLD = ("caption", "detail")
+_FIND_OPTION = 0.5  # of the training conversations have a question about the letters of options alone
+_WHICH_LETTER = ("Which option is {}?", "Which letter stands before {}?", "Where does it say {}?", "Find {}.")
+_OPTIONS = (*THINGS, *SHAPES, *COLORS, *(place for row in PLACES for place in row), *map(str, range(10)))
 _BRITISH = (("color", "colour"), ("gray", "grey"), ("in the center", "in the middle"))
 
 
@@ -50,6 +55,8 @@ def converse(scene: Scene, rng: random.Random, split: Split) -> list[Round]:
         rounds.append(_in_form(asked, rng, voice.unseen))
         if len(asked_before) == wanted:
             break
+    if split == "train" and rng.random() < _FIND_OPTION:
+        rounds.insert(rng.randrange(len(rounds) + 1), _find_option(rng))
     if split == "train" and rng.random() < _TOLD_LAST:
         rounds.sort(key=lambda told: told.kind in _TOLD)
     if rng.random() < 0.10:
@@ -86,6 +93,15 @@ def _with_options(asked: Asked, question: str, rng: random.Random, unseen: bool)
     letter = "ABCD"[options.index(str(asked.short))]
     listed = "\n".join(f"{'ABCD'[k]}. {option}" for k, option in enumerate(options))
     return Round("choice", f"{question}\n{listed}\n{BY_LETTER}", letter, letter, unseen)
+
+
+def _find_option(rng: random.Random) -> Round:
+    """What a choice comes down to once the answer is known: which letter stands before it. No picture is needed."""
+    options = rng.sample(_OPTIONS, rng.choice((2, 3, 4, 4)))
+    k = rng.randrange(len(options))
+    listed = "\n".join(f"{'ABCD'[k]}. {option}" for k, option in enumerate(options))
+    question = rng.choice(_WHICH_LETTER).format(options[k])
+    return Round("choice", f"{question}\n{listed}\n{BY_LETTER}", "ABCD"[k], "ABCD"[k])
 
 
 def _as_typed(question: str, rng: random.Random) -> str:

@@ -5,7 +5,7 @@ from ..vocabulary import BACKDROPS, COLORS
 from .asked import Asked, Voice, capital
 from .refer import referable
 
-_WORDINGS = (
+COLOR_OF = (
     "What color is {it}?", "What is the color of {it}?", "Which color is {it}?", "What color does {it} have?",
     "Tell me the color of {it}.", "Which color does {it} have?", "What color has {it}?",
     "What color would you call {it}?", "Can you tell me the color of {it}?", "What is the color that {it} has?",
@@ -25,7 +25,7 @@ def color(scene: Scene, voice: Voice) -> Asked | None:
     if not found:
         return _single_color(scene, voice)
     words, item = found[0]
-    question = voice.ask(_WORDINGS, _HELD_OUT, it=words)
+    question = voice.ask(COLOR_OF, _HELD_OUT, it=words)
     return Asked(
         "colour", question, item.color or "", f"{capital(words)} is {item.color}.", wrong=_others(item.color, voice)
     )

@@ -5,14 +5,27 @@ from ..scene import Scene
 from .asked import Asked, Voice, yes_or_no
 from .refer import absent, counts, many, referable
 
-_MORE = ("Are there more {a} than {b}?", "Do you see more {a} than {b}?")
+_MORE = (
+    "Are there more {a} than {b}?", "Do you see more {a} than {b}?", "Can you see more {a} than {b}?",
+    "Does the picture have more {a} than {b}?", "Are the {a} more than the {b}?", "Have more {a} been drawn than {b}?",
+    "Is it true that there are more {a} than {b}?", "Tell me if there are more {a} than {b}.",
+)  # fmt: skip
 _WHICH = (
-    "Which are there more of, {a} or {b}?",
-    "Are there more {a} or more {b}?",
-    "What are there more of, {a} or {b}?",
-)
-_SAME = ("Do {a} and {b} have the same color?", "Are {a} and {b} the same color?", "Is {a} the same color as {b}?")
-_AS_MANY = ("Are there as many {a} as {b}?", "Is the number of {a} the same as the number of {b}?")
+    "Which are there more of, {a} or {b}?", "Are there more {a} or more {b}?", "What are there more of, {a} or {b}?",
+    "Do you see more {a} or more {b}?", "Compare the {a} with the {b}. Which are more?", "Which are more, {a} or {b}?",
+    "Of {a} and {b}, which are there more of?", "Tell me which are more, the {a} or the {b}.",
+)  # fmt: skip
+_SAME = (
+    "Do {a} and {b} have the same color?", "Are {a} and {b} the same color?", "Is {a} the same color as {b}?",
+    "Do {a} and {b} share a color?", "Has {a} the color of {b}?", "Are {a} and {b} of one color?",
+    "Is the color of {a} the same as that of {b}?", "Tell me if {a} and {b} have the same color.",
+    "Were {a} and {b} drawn in the same color?",
+)  # fmt: skip
+_AS_MANY = (
+    "Are there as many {a} as {b}?", "Is the number of {a} the same as the number of {b}?",
+    "Do you see as many {a} as {b}?", "Are there just as many {a} as {b}?", "Are {a} and {b} the same in number?",
+    "Have as many {a} been drawn as {b}?", "Is it true that there are as many {a} as {b}?",
+)  # fmt: skip
 
 
 def compare(scene: Scene, voice: Voice) -> Asked | None:

@@ -3,8 +3,12 @@
 from ..captions import LONG_WORDINGS, SHORT_WORDINGS, describe, long_caption, phrase, short_caption
 from ..scene import Scene
 from .asked import Asked, Voice
+from .color import COLOR_OF
 from .existence import bare
+from .position import WHERE
 from .refer import absent, absent_colored
+from .relation import WHAT_IS_BESIDE
+from .size import HOW_LARGE
 
 ONE_SENTENCE = "Provide a one-sentence caption for the provided image."
 _LIST = (
@@ -25,14 +29,9 @@ _DETAIL = (
     "What is in the picture, and where is it?", "Describe all that is to be seen.",
 )  # fmt: skip
 _DETAIL_HELD_OUT = ("Give me a full description of this picture.", "Explain everything that has been drawn here.")
-_ABSENT = (
-    "What color is the {n}?", "Where is the {n}?", "How big is the {n}?", "What is next to the {n}?",
-    "Which color does the {n} have?", "What is to the left of the {n}?", "Tell me where the {n} is.",
-    "Where in the picture is the {n}?", "Can you tell me where the {n} is?", "In what part of the image is the {n}?",
-    "How large is the {n}?", "What size has the {n}?", "What is above the {n}?", "What is below the {n}?",
-    "What do you see to the right of the {n}?", "Show me where the {n} is.", "What stands beside the {n}?",
-    "What do you think of the {n}?", "Is the {n} small or large?", "Describe the {n}.", "What is the {n} doing?",
-    "Tell me about the {n}.", "Where did they put the {n}?",
+_ABOUT = (
+    "What is next to {it}?", "What stands beside {it}?", "What do you think of {it}?", "Describe {it}.",
+    "What is {it} doing?", "Tell me about {it}.", "What else is near {it}?", "Is {it} small or large?",
 )  # fmt: skip
 
 
@@ -57,9 +56,15 @@ def detail(scene: Scene, voice: Voice) -> Asked:
 
 
 def absent_(scene: Scene, voice: Voice) -> Asked | None:
-    """A question that takes for granted what is not there; the answer says so."""
+    """A question that takes for granted what is not there; the answer says so.
+
+    It is worded like a question about what is there: whether to believe it, only the picture can tell.
+    """
     pair = absent_colored(scene, voice.rng) if voice.rng.random() < 0.35 else None
     name = f"{pair[0]} {pair[1]}" if pair else bare(absent(scene, voice.rng))
-    wordings = _ABSENT[1:4] + _ABSENT[5:] if pair else _ABSENT
-    question = voice.ask(wordings, ("Could you say where the {n} stands?",), n=name)
+    families = (WHERE, WHERE, HOW_LARGE, WHAT_IS_BESIDE, _ABOUT) + (() if pair else (COLOR_OF,))
+    beside = voice.rng.choice(("to the left of", "to the right of", "above", "below"))
+    question = voice.ask(
+        voice.rng.choice(families), ("Could you say where {it} stands?",), it=f"the {name}", b=f"the {name}", rel=beside
+    )
     return Asked("absent", question, "none", f"There is no {name} in the picture.", brief=False)

@@ -15,7 +15,22 @@ _ONE = (
     "Say what this is.",
 )  # fmt: skip
 _ONE_HELD_OUT = ("Could you tell me what this is?", "What has somebody drawn here?")
-_MANY = ("What are these?", "What are they?", "What are the things in the picture?")
+_MANY = (
+    "What are these?", "What are they?", "What are the things in the picture?", "What do you call these?",
+    "What things are these?", "What have I drawn several of?", "Tell me what these are.", "Do you know what these are?",
+)  # fmt: skip
+_OF_COLOR = (
+    "Which shape is {c}?", "What shape is {c}?", "What is {c}?", "What is the {c} shape?", "What is the {c} one?",
+    "What is the thing in {c}?", "Which shape has been drawn in {c}?", "What has the color {c}?",
+    "What shape has the {c} one?", "Look for {c}. Which shape is it?", "Tell me what is {c}.", "Which thing is {c}?",
+    "What do you call the {c} shape?", "What has been painted {c}?", "Can you tell me what the {c} thing is?",
+)  # fmt: skip
+_OF_KIND = (
+    "Which {k} is in the picture?", "What {k} do you see?", "Which {k} is it?", "What {k} is there?",
+    "Which {k} has been drawn?", "What {k} is this?", "Which {k} can you see?", "Tell me which {k} it is.",
+    "There is one {k} in the picture. Which?", "What sort of {k} is there?", "Which {k} did they draw?",
+    "What is the name of the {k}?", "Look at the {k}. What is it?",
+)  # fmt: skip
 
 
 def name(scene: Scene, voice: Voice) -> Asked | None:
@@ -43,8 +58,7 @@ def _of_color(scene: Scene, voice: Voice) -> Asked | None:
     if not shapes or any(item.color is None or item.style == "sign" for item in scene.items):
         return None
     item = voice.rng.choice(shapes)
-    wordings = ("Which shape is {c}?", "What shape is {c}?", "What is {c}?", "What is the {c} shape?")
-    question = voice.ask(wordings, ("Which of the shapes is the {c} one?",), c=item.color)
+    question = voice.ask(_OF_COLOR, ("Which of the shapes is the {c} one?",), c=item.color)
     return Asked("name", question, item.name, f"The {item.name} is {item.color}.", wrong=other_names(item, voice))
 
 
@@ -56,7 +70,6 @@ def _of_kind(scene: Scene, voice: Voice) -> Asked | None:
     if not single:
         return None
     item, kind = voice.rng.choice(single)
-    wordings = ("Which {k} is in the picture?", "What {k} do you see?", "Which {k} is it?", "What {k} is there?")
-    question = voice.ask(wordings, ("What kind of {k} has been drawn?",), k=kind)
+    question = voice.ask(_OF_KIND, ("What kind of {k} has been drawn?",), k=kind)
     said = singular(f"{item.color} {item.name}") if item.kind == "shape" else singular(item.name)
     return Asked("name", question, item.name, f"It is {said}.", wrong=other_names(item, voice))

@@ -7,7 +7,7 @@ from ..vocabulary import PLACES, SHAPES
 from .asked import Asked, Voice, capital
 from .refer import referable
 
-_WHERE = (
+WHERE = (
     "Where is {it}?", "Where is {it} in the picture?", "In which part of the picture is {it}?",
     "Where do you see {it}?", "What is the position of {it}?", "Where can I find {it}?", "Where exactly is {it}?",
     "Where in the image is {it}?", "Where in this drawing is {it}?", "Where has {it} been drawn?",
@@ -37,7 +37,7 @@ def position(scene: Scene, voice: Voice) -> Asked | None:
     if where == "center" and voice.rng.random() < 0.1:
         return None
     wrong = tuple(voice.rng.sample([p for p in _ALL if p != where], 3))
-    question = voice.ask(_WHERE, _WHERE_HELD_OUT, it=words)
+    question = voice.ask(WHERE, _WHERE_HELD_OUT, it=words)
     return Asked("position", question, where, f"{capital(words)} is {at(where)}.", wrong=wrong)
 
 

@@ -13,15 +13,20 @@ from .refer import clear_name, counts, many, referable
 
 _ALL = (
     "How many things are there altogether?", "How many things are in the picture?", "How many items are there in all?",
-    "How many things do you see in total?",
+    "How many things do you see in total?", "What is the number of all things?", "Count all the things.",
+    "Count everything in the picture.", "How many things have been drawn in total?",
+    "How many things are there in all?",
 )  # fmt: skip
 _OF_KIND = (
-    "How many {s} are there?",
-    "How many {s} do you see?",
-    "How many {s} are in the picture?",
-    "Count all the {s}.",
-)
-_BY_ANOTHER = ("What color is the thing {rel} {b}?", "What is the color of the thing {rel} {b}?")
+    "How many {s} are there?", "How many {s} do you see?", "How many {s} are in the picture?", "Count all the {s}.",
+    "How many {s} are there in all?", "What is the number of {s}?", "How many {s} can you count?",
+    "How many {s} have been drawn altogether?",
+)  # fmt: skip
+_BY_ANOTHER = (
+    "What color is the thing {rel} {b}?", "What is the color of the thing {rel} {b}?",
+    "Which color has the thing {rel} {b}?", "Tell me the color of the thing {rel} {b}.",
+    "What color does the thing {rel} {b} have?", "Look {rel} {b}. What color is the thing there?",
+)  # fmt: skip
 _ONE_MORE = (
     "If one more {n} were drawn, how many would there be?", "How many {s} would there be with one more?",
     "If one {n} were erased, how many would be left?", "How many {s} would be left without one of them?",

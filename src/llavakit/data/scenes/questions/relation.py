@@ -26,7 +26,7 @@ _WHETHER = (
     "Check whether {a} is {rel} {b}.", "Can it be that {a} is {rel} {b}?", "Has {a} been put {rel} {b}?",
 )  # fmt: skip
 _WHETHER_HELD_OUT = ("Would you say that {a} is {rel} {b}?",)
-_WHAT = (
+WHAT_IS_BESIDE = (
     "What is {rel} {b}?", "Which thing is {rel} {b}?", "What do you see {rel} {b}?", "What stands {rel} {b}?",
     "What can you see {rel} {b}?", "What is shown {rel} {b}?", "Tell me what is {rel} {b}.",
     "What has been put {rel} {b}?", "What thing do you see {rel} {b}?", "Can you tell me what is {rel} {b}?",
@@ -85,7 +85,7 @@ def _what(scene: Scene, voice: Voice) -> Asked | None:
             verdicts = [(item, stands(scene, item, words, other)) for item in scene.items if item is not other]
             there = [item for item, verdict in verdicts if verdict]
             if len(there) == 1 and all(verdict is not None for _, verdict in verdicts) and not there[0].is_written:
-                question = voice.ask(_WHAT, _WHAT_HELD_OUT, b=b, rel=words)
+                question = voice.ask(WHAT_IS_BESIDE, _WHAT_HELD_OUT, b=b, rel=words)
                 return _found(question, there[0], f"is {words} {b}", voice)
     return None
 

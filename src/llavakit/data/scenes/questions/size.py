@@ -8,10 +8,19 @@ from .refer import referable
 
 _WHICH = (
     "Which is {more}, {a} or {b}?", "Which one is {more}, {a} or {b}?", "What is {more}, {a} or {b}?",
-    "Is {a} or {b} {more}?",
+    "Is {a} or {b} {more}?", "Which of the two is {more}, {a} or {b}?", "Tell me which is {more}, {a} or {b}.",
+    "Compare {a} with {b}. Which is {more}?", "Between {a} and {b}, which one is {more}?",
 )  # fmt: skip
-_HOW = ("How big is {it}?", "What size is {it}?", "How large is {it}?", "Is {it} small, medium or large?")
-_MOST = ("What is the {most} thing in the picture?", "Which thing is the {most}?", "What is the {most} one?")
+HOW_LARGE = (
+    "How big is {it}?", "What size is {it}?", "How large is {it}?", "Is {it} small, medium or large?",
+    "What is the size of {it}?", "What size does {it} have?", "Tell me how large {it} is.",
+    "Can you say how big {it} is?",
+)  # fmt: skip
+_MOST = (
+    "What is the {most} thing in the picture?", "Which thing is the {most}?", "What is the {most} one?",
+    "Which one is the {most}?", "Of the things you see, which is the {most}?", "Tell me which thing is the {most}.",
+    "Find the {most} thing.", "What has been drawn the {most}?",
+)  # fmt: skip
 _KEPT = {"small": 0.4, "medium": 0.6, "large": 1.0}  # so that each size is asked about as often
 
 
@@ -40,7 +49,7 @@ def _how(scene: Scene, voice: Voice) -> Asked | None:
     words, item = named[0]
     if voice.rng.random() > _KEPT[item.size or "large"]:
         return None
-    question = voice.ask(_HOW, ("Of what size is {it}?",), it=words)
+    question = voice.ask(HOW_LARGE, ("Of what size is {it}?",), it=words)
     wrong = tuple(other for other in SIZES if other != item.size)
     return Asked("size", question, item.size or "", f"{capital(words)} is {item.size}.", wrong=wrong)
 
