@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Iterator
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -116,10 +117,10 @@ def test_the_first_pinpoint_wins_a_tie() -> None:
 
 def test_a_large_canvas_is_pooled() -> None:
     """LLaVA-OneVision's: at most about nine tiles of 27 x 27 patches."""
-    onevision = config(image_size=378, pinpoints=[(w // 384 * 378, h // 384 * 378) for w, h in ONEVISION], max_tiles=9)
+    onevision = config(image_size=384, pinpoints=ONEVISION, max_tiles=9)
     assert num_image_tokens(100, 100, onevision) == 729 + 27 * 28
-    assert row_grid((2268, 2268), onevision.vision, onevision.tiling) == ((162, 162), (81, 81))
-    assert num_image_tokens(2268, 2268, onevision) == 729 + 81 * 82
+    assert row_grid((2304, 2304), onevision.vision, onevision.tiling) == ((162, 162), (81, 81))
+    assert num_image_tokens(2304, 2304, onevision) == 729 + 81 * 82
     assert pooled_grid((89, 89), 9 * 729) == (89, 89), "a small excess is left alone"
     assert pooled_grid((0, 162), 9 * 729) == (0, 162)
 
@@ -138,7 +139,28 @@ def test_other_merge_modes_keep_every_patch() -> None:
     assert num_views(640, 480, config()) == 5
 
 
-@pytest.mark.parametrize("mode", ["square", "pad"])
+@given(width=st.integers(1, 4000), height=st.integers(1, 4000))
+@LAW
+def test_onevision_counts_as_transformers_does(width: int, height: int) -> None:
+    from transformers import LlavaOnevisionImageProcessorPil, LlavaOnevisionProcessor
+
+    oracle = object.__new__(LlavaOnevisionProcessor)  # without a tokenizer, which counts nothing
+    oracle.image_processor = SimpleNamespace(image_grid_pinpoints=LlavaOnevisionImageProcessorPil.image_grid_pinpoints)
+    oracle.num_image_tokens, oracle.vision_aspect_ratio = 729, "anyres_max_9"
+    pinpoints = [pair[::-1] for pair in LlavaOnevisionImageProcessorPil.image_grid_pinpoints]
+    ours = config(pinpoints=pinpoints, image_size=384, max_tiles=9, only_alone=True, compat="hf")
+    assert num_image_tokens(width, height, ours) == oracle._get_number_of_features(height, width, 384, 384)
+
+
+def test_only_a_picture_that_is_alone_is_cut() -> None:
+    onevision = config(pinpoints=ONEVISION, image_size=384, max_tiles=9, only_alone=True)
+    assert onevision.for_pictures(1) == onevision == onevision.for_pictures(0)
+    several = onevision.for_pictures(2)
+    assert (num_views(640, 480, several), num_image_tokens(640, 480, several)) == (1, 730)
+    assert config().for_pictures(2) == config()
+
+
+@pytest.mark.parametrize("mode", ["square", "pad", "stretch"])
 def test_one_view_is_as_many_tokens_whatever_its_size(mode: Any) -> None:
     single = LlavaConfig(language=LANGUAGE, resize_mode=mode)
     assert {num_image_tokens(*size, single) for size in [(1, 1), (640, 480), (9, 4000)]} == {576}

@@ -11,11 +11,13 @@ from typing import Any, Literal, Self, get_args
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
-ViewMode = Literal["square", "pad"]  # how a picture becomes square: by its middle, or whole on a wider ground
+# How a picture becomes square: by its middle, whole on a wider ground, or pulled into shape.
+ViewMode = Literal["square", "pad", "stretch"]
 ResizeMode = Literal[ViewMode, "anyres"]  # anyres: cut into tiles, as `TilingConfig` says
 Compat = Literal["original", "hf"]  # whose arithmetic, where the two public implementations differ
 CLIP_MEAN = (0.48145466, 0.4578275, 0.40821073)
 CLIP_STD = (0.26862954, 0.26130258, 0.27577711)
+SIGLIP_MEAN = SIGLIP_STD = (0.5, 0.5, 0.5)
 
 
 class ConfigError(ValueError):
@@ -63,7 +65,12 @@ class Config(BaseModel):
 
 
 class VisionConfig(Config):
-    """A CLIP vision tower and how LLaVA reads it (upstream: `vision_config`, `mm_vision_select_*`)."""
+    """A vision tower and how LLaVA reads it (upstream: `vision_config`, `mm_vision_select_*`).
+
+    The defaults are CLIP's: a class vector in front of the patches, a norm in front of the layers, patches without a
+    bias. SigLIP (Zhai et al. 2023) has the opposite of each. `feature_select` `patch` is every patch and nothing
+    else, `full` the class vector too. An `image_size` that is no whole number of patches leaves a rest unseen.
+    """
 
     image_size: int = Field(336, gt=0)
     patch_size: int = Field(14, gt=0)
@@ -71,8 +78,11 @@ class VisionConfig(Config):
     intermediate_size: int = Field(4096, gt=0)
     num_layers: int = Field(24, gt=0)
     num_heads: int = Field(16, gt=0)
-    activation: Literal["quick_gelu", "gelu"] = "quick_gelu"
+    activation: Literal["quick_gelu", "gelu", "gelu_tanh"] = "quick_gelu"
     layer_norm_eps: float = Field(1e-5, gt=0)
+    class_token: bool = True
+    pre_norm: bool = True
+    patch_bias: bool = False
     feature_layer: int = -2
     feature_select: Literal["patch", "full"] = "patch"
     image_mean: tuple[float, float, float] = CLIP_MEAN
@@ -82,15 +92,22 @@ class VisionConfig(Config):
     def _check(self) -> Self:
         if self.hidden_size % self.num_heads:
             raise ValueError(f"hidden_size {self.hidden_size} does not divide into {self.num_heads} heads")
-        if self.image_size % self.patch_size:
-            raise ValueError(f"image_size {self.image_size} is not a whole number of {self.patch_size}-pixel patches")
+        if self.image_size < self.patch_size:
+            raise ValueError(f"image_size {self.image_size} is less than one patch of {self.patch_size} pixels")
         if not -self.num_layers - 1 <= self.feature_layer <= self.num_layers:
             raise ValueError(f"feature_layer {self.feature_layer} lies outside a tower of {self.num_layers} layers")
+        if self.feature_select == "full" and not self.class_token:
+            raise ValueError("feature_select 'full' keeps the class feature, and this tower has none: use 'patch'")
         return self
 
     @property
     def num_patches(self) -> int:
         return (self.image_size // self.patch_size) ** 2
+
+    @property
+    def num_positions(self) -> int:
+        """Vectors inside the tower for one view."""
+        return self.num_patches + self.class_token
 
     @property
     def num_features(self) -> int:
@@ -99,7 +116,7 @@ class VisionConfig(Config):
 
     @property
     def num_used_layers(self) -> int:
-        """Layers that the chosen feature layer depends on; 0 is the embeddings after the first norm."""
+        """Layers that the chosen feature layer depends on; 0 is what enters the first."""
         return self.feature_layer if self.feature_layer >= 0 else self.num_layers + 1 + self.feature_layer
 
 
@@ -110,12 +127,14 @@ class TilingConfig(Config):
     a file has; the first wins a tie. `merge` (upstream: `mm_patch_merge_type`): `flat`, tile behind tile; `spatial`,
     row by row across the tiles of the canvas; `spatial_unpad`, so too, but without the patches around the picture and
     with a newline vector behind each row. `max_tiles` bounds an unpadded canvas by pooling (upstream: `anyres_max_N`).
-    `compat` says who rounds an unpadded canvas; see `anyres.unpadded_grid`.
+    With `only_alone` the pictures of a conversation that has several are padded and seen in one view each
+    (LLaVA-OneVision was trained so). `compat` says who rounds an unpadded canvas; see `anyres.unpadded_grid`.
     """
 
     pinpoints: tuple[tuple[int, int], ...] = Field(min_length=1)
     merge: Literal["flat", "spatial", "spatial_unpad"] = "spatial_unpad"
     max_tiles: int | None = Field(None, gt=0)
+    only_alone: bool = False
     compat: Compat = "original"
 
     @model_validator(mode="after")
@@ -171,6 +190,12 @@ class ClipConfig(Config):
     text: LanguageConfig
     embed_dim: int = Field(256, gt=0)
 
+    @model_validator(mode="after")
+    def _check(self) -> Self:
+        if not self.vision.class_token:
+            raise ValueError("a picture is matched by its class vector: vision.class_token has to be true")
+        return self
+
 
 class SpecialTokens(Config):
     """Ids with a meaning of their own.
@@ -207,6 +232,12 @@ class LlavaConfig(Config):
         for name, token in self.tokens:
             if token is not None and not 0 <= token < self.language.vocab_size + (name == "image"):
                 raise ValueError(f"tokens.{name} is {token}, outside the vocabulary of {self.language.vocab_size}")
+        return self
+
+    def for_pictures(self, count: int) -> LlavaConfig:
+        """What holds in a conversation with so many pictures: not every model cuts one that is not alone."""
+        if self.resize_mode == "anyres" and self.tiling.only_alone and count > 1:
+            return self.model_copy(update={"resize_mode": "pad"})
         return self
 
     def _check_tiling(self, tiling: TilingConfig) -> None:

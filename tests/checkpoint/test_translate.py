@@ -54,6 +54,29 @@ SPARSE: dict[str, dict[str, Any]] = {
 }
 
 
+QWEN2_HERE = {"text_config": QWEN2}
+SPARSE |= {
+    "siglip, sparse": {
+        "text_config": VOCAB,
+        "vision_config": {"model_type": "siglip_vision_model"},
+        "vision_feature_select_strategy": "full",
+    },
+    "onevision, nothing but words": {"model_type": "llava_onevision", **QWEN2_HERE},
+    "onevision, words without a type": {"model_type": "llava_onevision", "text_config": {"eos_token_id": 7}},
+    "onevision, tower without a type": {
+        "model_type": "llava_onevision",
+        **QWEN2_HERE,
+        "vision_config": {"hidden_size": 1152, "num_attention_heads": 16, "image_size": 384},
+    },
+    "onevision, tied in the text": {
+        "model_type": "llava_onevision",
+        "text_config": QWEN2 | {"tie_word_embeddings": True},
+    },
+}
+ONEVISION = {"model_type": "llava_onevision", "eos_token_id": 2}
+SPARSE_CLASSES = {"llava": transformers.LlavaConfig, "llava_onevision": transformers.LlavaOnevisionConfig}
+
+
 def translated(config: dict[str, Any], *, image: dict[str, Any] | None = None, **generation: Any) -> LlavaConfig:
     return translate({"model_type": "llava", **config}, generation=generation, image=image or {})
 
@@ -61,7 +84,8 @@ def translated(config: dict[str, Any], *, image: dict[str, Any] | None = None, *
 @pytest.mark.parametrize("name", SPARSE)
 def test_defaults_are_those_of_transformers(name: str) -> None:
     ours = translated(SPARSE[name])
-    theirs = transformers.LlavaConfig.from_dict(json.loads(json.dumps(SPARSE[name])))
+    kind = SPARSE_CLASSES[SPARSE[name].get("model_type", "llava")]
+    theirs = kind.from_dict(json.loads(json.dumps(SPARSE[name])))
     text, vision = theirs.text_config, theirs.vision_config
     window = getattr(text, "sliding_window", None) or text.max_position_embeddings
     assert ours.language.model_dump() == {
@@ -81,15 +105,22 @@ def test_defaults_are_those_of_transformers(name: str) -> None:
     assert (ours.vision.image_size, ours.vision.patch_size) == (vision.image_size, vision.patch_size)
     assert (ours.vision.hidden_size, ours.vision.intermediate_size) == (vision.hidden_size, vision.intermediate_size)
     assert (ours.vision.num_layers, ours.vision.num_heads) == (vision.num_hidden_layers, vision.num_attention_heads)
-    assert (ours.vision.activation, ours.vision.layer_norm_eps) == (vision.hidden_act, vision.layer_norm_eps)
+    assert ours.vision.activation == vision.hidden_act.replace("gelu_pytorch_tanh", "gelu_tanh")
+    assert ours.vision.layer_norm_eps == vision.layer_norm_eps
+    assert ours.vision.class_token == ours.vision.pre_norm == (vision.model_type == "clip_vision_model")
+    assert ours.vision.patch_bias == (vision.model_type == "siglip_vision_model")
     assert ours.vision.feature_layer == theirs.vision_feature_layer
-    assert (ours.vision.feature_select == "full") == (theirs.vision_feature_select_strategy == "full")
+    whole = theirs.vision_feature_select_strategy == "full" and ours.vision.class_token
+    assert (ours.vision.feature_select == "full") == whole
     assert ours.projector.bias == theirs.multimodal_projector_bias
     assert (ours.tokens.image, ours.tokens.bos, ours.tokens.eos) == (
         theirs.image_token_index,
-        text.bos_token_id,
+        text.bos_token_id if text.model_type != "qwen2" else None,
         text.eos_token_id,
     )
+    if ours.tiling:
+        assert ours.tiling.pinpoints == tuple((width, height) for height, width in theirs.image_grid_pinpoints)
+        assert (ours.tiling.max_tiles, ours.tiling.only_alone, ours.tiling.compat) == (9, True, "hf")
 
 
 @pytest.mark.parametrize(
@@ -105,10 +136,12 @@ def test_defaults_are_those_of_transformers(name: str) -> None:
         ({"text_config": {"hidden_size": "big"}}, "hidden_size is 'big'"),
         ({"text_config": {"eos_token_id": [1, 2]}}, r"eos_token_id is \[1, 2\], and several end tokens"),
         ({"text_config": "llama"}, "text_config is 'llama', and should be an object"),
-        ({"vision_config": {"model_type": "siglip_vision_model"}}, "vision_config.model_type is 'siglip_vision_model'"),
-        ({"vision_config": {"hidden_act": "gelu_pytorch_tanh"}}, "vision_config.hidden_act"),
+        ({"vision_config": {"model_type": "dinov2"}}, "vision_config.model_type is 'dinov2', and only 'clip_vision_m"),
+        ({"vision_config": {"model_type": "siglip_vision_model"}}, "'default', which leaves out the class feature"),
+        ({"vision_config": {"hidden_act": "relu"}}, "vision_config.hidden_act"),
         ({"vision_config": {"num_channels": 4}}, "vision_config.num_channels is 4"),
-        ({"vision_config": {"image_size": 225}}, "image_size 225 is not a whole number of 32-pixel patches"),
+        ({"vision_config": {"image_size": 25}}, "image_size 25 is less than one patch of 32 pixels"),
+        ({**ONEVISION, "vision_aspect_ratio": "anyres"}, "vision_aspect_ratio is 'anyres', and only 'anyres_max_N'"),
         ({"projector_hidden_act": "relu"}, "projector_hidden_act is 'relu', and only 'gelu'"),
         ({"vision_feature_layer": [-2, -5]}, r"vision_feature_layer is \[-2, -5\], and features of several layers"),
         ({"vision_feature_layer": -40}, "feature_layer -40 lies outside a tower of 24 layers"),
@@ -175,6 +208,7 @@ def test_where_the_special_tokens_come_from() -> None:
         ({"do_center_crop": True, "crop_size": 336, "size": 336}, "square"),
         ({"do_pad": False, "do_center_crop": True}, "square"),
         ({"image_processor_type": "LlavaImageProcessor", "do_pad": True}, "pad"),
+        ({"size": {"height": 336, "width": 336}}, "stretch"),
     ],
 )
 def test_resize_mode(image: dict[str, Any], mode: str) -> None:

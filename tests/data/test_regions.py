@@ -45,6 +45,8 @@ def test_the_smaller_of_two_regions_is_seen() -> None:
         ((80, 40), "pad", [[None] * 4, ["x"] + ["part of y"] * 3, ["part of y"] * 4, [None] * 4]),
         # 80 x 40 cut to its middle 40 x 40: twenty pixels to the left, so that the box is no longer seen.
         ((80, 40), "square", [["part of y"] * 4] * 4),
+        # 80 x 40 pulled to a square: half as wide, as high as before.
+        ((80, 40), "stretch", [["part of x"] + ["part of y"] * 3, ["x"] + ["part of y"] * 3, *[["part of y"] * 4] * 2]),
     ],
 )
 def test_boxes_move_with_the_picture(size: tuple[int, int], mode: str, expected: list[list[str | None]]) -> None:

@@ -21,10 +21,13 @@ SHORT = SamplingParams(max_tokens=8)
 SIZES = [(28, 28), (80, 20), (20, 80), (10, 200)]
 
 
+PINPOINTS = ((28, 56), (56, 28), (56, 56), (84, 28), (28, 84))
+ONEVISION = TilingConfig(pinpoints=PINPOINTS, max_tiles=2, only_alone=True)
+
+
 @pytest.fixture(params=["spatial_unpad", "spatial", "flat"])
 def tiled(request: pytest.FixtureRequest, make_loaded: Callable[..., Loaded]) -> Loaded:
-    pinpoints = ((28, 56), (56, 28), (56, 56), (84, 28), (28, 84))
-    return make_loaded(1500, TilingConfig(pinpoints=pinpoints, merge=request.param))
+    return make_loaded(1500, TilingConfig(pinpoints=PINPOINTS, merge=request.param))
 
 
 def check_equal(loaded: Loaded, engine: Engine, conversation: Conversation) -> None:
@@ -33,12 +36,23 @@ def check_equal(loaded: Loaded, engine: Engine, conversation: Conversation) -> N
     completion = engine.generate(conversation, SHORT)
     assert list(completion.tokens) == expected
     sizes = [picture.size for picture in conversation.pictures]
-    assert completion.image_tokens == sum(num_image_tokens(*size, loaded.config) for size in sizes)
+    config = loaded.config.for_pictures(len(sizes))
+    assert completion.image_tokens == sum(num_image_tokens(*size, config) for size in sizes)
 
 
 def test_equals_the_reference_with_pictures_of_any_size_in_any_turn(
     tiled: Loaded, picture: Callable[[int], Image.Image]
 ) -> None:
+    talk(tiled, picture)
+
+
+def test_a_picture_that_is_no_longer_alone_is_seen_anew(
+    make_loaded: Callable[..., Loaded], picture: Callable[[int], Image.Image]
+) -> None:
+    talk(make_loaded(1500, ONEVISION), picture)
+
+
+def talk(tiled: Loaded, picture: Callable[[int], Image.Image]) -> None:
     chance, engine, conversation = random.Random(0), Engine(tiled), Conversation()
     for turn in range(5):
         pictures = [picture(chance.randint(0, 3)).resize(chance.choice(SIZES)) for _ in range(turn % 3)]

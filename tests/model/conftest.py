@@ -16,8 +16,11 @@ from transformers import (
     LlavaForConditionalGeneration,
     LlavaNextConfig,
     LlavaNextForConditionalGeneration,
+    LlavaOnevisionConfig,
+    LlavaOnevisionForConditionalGeneration,
     MistralConfig,
     Qwen2Config,
+    SiglipVisionConfig,
 )
 
 VISION = {
@@ -46,9 +49,12 @@ EOS = {"eos_token_id": 2}  # Qwen2 has no default
 FAMILIES = {
     "llava": (LlavaConfig, LlavaForConditionalGeneration),
     "next": (LlavaNextConfig, LlavaNextForConditionalGeneration),
+    "onevision": (LlavaOnevisionConfig, LlavaOnevisionForConditionalGeneration),
 }
+TOWERS = {"clip": CLIPVisionConfig, "siglip": SiglipVisionConfig}
 
-Builder = Callable[..., tuple[LlavaForConditionalGeneration | LlavaNextForConditionalGeneration, Path]]
+Oracle = LlavaForConditionalGeneration | LlavaNextForConditionalGeneration | LlavaOnevisionForConditionalGeneration
+Builder = Callable[..., tuple[Oracle, Path]]
 
 
 @pytest.fixture
@@ -60,13 +66,16 @@ def build(tmp_path: Path) -> Builder:
         text: dict[str, Any] | None = None,
         vision: dict[str, Any] | None = None,
         language: str = "llama",
+        tower: str = "clip",
         family: str = "llava",
         **top: Any,
-    ) -> tuple[LlavaForConditionalGeneration | LlavaNextForConditionalGeneration, Path]:
+    ) -> tuple[Oracle, Path]:
         text_config = LANGUAGES[language](**(TEXT | EOS | (text or {})))
-        tower = CLIPVisionConfig(**(VISION | (vision or {})))
+        vision_config = TOWERS[tower](**(VISION | (vision or {})))
         config_class, model_class = FAMILIES[family]
-        config = config_class(text_config=text_config, vision_config=tower, image_token_index=IMAGE_TOKEN, **top)
+        config = config_class(
+            text_config=text_config, vision_config=vision_config, image_token_index=IMAGE_TOKEN, **top
+        )
         config._attn_implementation = "eager"
         model = model_class(config).eval()
         shake(model)

@@ -34,6 +34,14 @@ VARIANTS: dict[str, dict[str, Any]] = {
     "layer in a list": {"vision_feature_layer": [-3], "text": {"num_key_value_heads": 2}},
     "projector without bias": {"multimodal_projector_bias": False},
     "gelu tower": {"vision": {"hidden_act": "gelu"}},
+    "siglip tower": {"tower": "siglip", "vision_feature_select_strategy": "full", "vision_feature_layer": -1},
+    "siglip tower, its last layer left out": {"tower": "siglip", "vision_feature_select_strategy": "full"},
+    "siglip tower without a head": {
+        "tower": "siglip",
+        "vision_feature_select_strategy": "full",
+        "vision_feature_layer": -1,
+        "vision": {"vision_use_head": False, "image_size": 33},
+    },
     "finer patches": {"vision": {"patch_size": 4}},
     "one layer each": {"text": {"num_hidden_layers": 1}, "vision": {"num_hidden_layers": 1}},
 }
@@ -88,17 +96,25 @@ NEXT_VARIANTS: dict[str, dict[str, Any]] = {
     "tied embeddings": {"text": {"tie_word_embeddings": True}, "tie_word_embeddings": True},
     "finer patches": {"vision": {"patch_size": 4}},
     "last layer": {"vision_feature_layer": -1},
+    "siglip": {"tower": "siglip", "vision_feature_select_strategy": "full"},
 }
+ONEVISION_VARIANTS: dict[str, dict[str, Any]] = {
+    "one tile at most": {"vision_aspect_ratio": "anyres_max_1"},
+    "two tiles at most": {"vision_aspect_ratio": "anyres_max_2", "text": {"num_key_value_heads": 2}},
+    "never pooled, tied": {"text": {"tie_word_embeddings": True}},
+    "a rest of the picture unseen": {"vision": {"patch_size": 6}, "vision_aspect_ratio": "anyres_max_1"},
+    "clip": {"tower": "clip", "vision_feature_select_strategy": "default", "vision_feature_layer": -2},
+}
+ONEVISION = {"family": "onevision", "language": "qwen2", "tower": "siglip"}
+TILED = {f"next, {name}": {"family": "next"} | variant for name, variant in NEXT_VARIANTS.items()}
+TILED |= {f"onevision, {name}": ONEVISION | variant for name, variant in ONEVISION_VARIANTS.items()}
 
 
-@pytest.mark.parametrize("name", NEXT_VARIANTS)
-def test_next_equals_transformers(name: str, build: Callable[..., Any]) -> None:
+@pytest.mark.parametrize("name", TILED)
+def test_tiles_equal_transformers(name: str, build: Callable[..., Any]) -> None:
     """Pictures of several sizes, each in tiles, all in one row."""
-    variant = NEXT_VARIANTS[name]
-    room = {"max_position_embeddings": 2048}
-    oracle, folder = build(
-        family="next", image_grid_pinpoints=PINPOINTS, **variant | {"text": room | variant.get("text", {})}
-    )
+    variant, room = TILED[name], {"max_position_embeddings": 2048}
+    oracle, folder = build(image_grid_pinpoints=PINPOINTS, **variant | {"text": room | variant.get("text", {})})
     model = load_model(folder)
     config = model.config
     counts = [num_views(*size, config) for size in SIZES]

@@ -17,7 +17,7 @@ from hypothesis import strategies as st
 from PIL import Image, ImageOps
 from safetensors.numpy import load_file
 
-from llavakit.config import VisionConfig
+from llavakit.config import SIGLIP_MEAN, SIGLIP_STD, VisionConfig
 from llavakit.processing import ImageError, open_image, preprocess
 from llavakit.processing.image import view_of
 
@@ -92,6 +92,24 @@ def test_square_equals_the_clip_processor(size: tuple[int, int]) -> None:
     np.testing.assert_allclose(ours, theirs, rtol=0, atol=1e-6)
 
 
+@pytest.mark.parametrize("size", [(64, 64), (320, 240), (97, 233), (11, 150), (20, 23), (300, 1)])
+def test_stretch_equals_the_siglip_processor(size: tuple[int, int]) -> None:
+    from transformers import SiglipImageProcessorPil
+
+    oracle = SiglipImageProcessorPil(size={"height": 56, "width": 56})
+    image = Image.fromarray(noise(*size))
+    theirs = oracle(image, return_tensors="np")["pixel_values"][0]
+    ours = preprocess(image, VisionConfig(image_size=56, image_mean=SIGLIP_MEAN, image_std=SIGLIP_STD), "stretch")
+    np.testing.assert_allclose(ours, theirs, rtol=0, atol=1e-6)
+
+
+def test_siglip_pads_with_its_own_grey() -> None:
+    vision = VisionConfig(image_size=28, image_mean=SIGLIP_MEAN, image_std=SIGLIP_STD)
+    view = preprocess(Image.new("RGB", (28, 14), "white"), vision, "pad")
+    np.testing.assert_allclose(view[:, 0], 2 * 127 / 255 - 1, rtol=0, atol=1e-6)
+    np.testing.assert_allclose(view[:, 14], 1, rtol=0, atol=1e-6)
+
+
 @given(
     width=st.integers(1, 200), height=st.integers(1, 200), size=st.sampled_from([14, 56, 96]), strip=st.integers(0, 12)
 )
@@ -116,7 +134,7 @@ def test_pad_equals_the_padded_square(width: int, height: int, size: int, strip:
 
 
 @pytest.mark.parametrize("size", [(20000, 3), (3, 20000), (1, 1), (1, 300), (65535, 1), (1, 65535)])
-@pytest.mark.parametrize("mode", ["square", "pad"])
+@pytest.mark.parametrize("mode", ["square", "pad", "stretch"])
 def test_thin_and_tiny_pictures_become_one_view(size: tuple[int, int], mode: Any) -> None:
     vision = VisionConfig(image_size=56)
     colour = tuple(int(255 * mean) for mean in vision.image_mean)
@@ -139,7 +157,7 @@ def test_a_thin_picture_is_cut_where_clip_cuts_it(turned: bool) -> None:
     assert np.abs(preprocess(picture, vision, "square").transpose(1, 2, 0) - expected).max() <= 1 / 255 + 1e-6
 
 
-@pytest.mark.parametrize("mode", ["square", "pad"])
+@pytest.mark.parametrize("mode", ["square", "pad", "stretch"])
 @pytest.mark.parametrize("size", [(60, 60), (90, 60), (60, 90), (61, 97), (200, 60)])
 def test_points_are_where_the_view_says(mode: Any, size: tuple[int, int]) -> None:
     """A white spot in the middle of a black picture, a third of the way to a corner, is found again in its view."""
@@ -150,9 +168,9 @@ def test_points_are_where_the_view_says(mode: Any, size: tuple[int, int]) -> Non
     image.paste((255, 255, 255), (round(x) - 3, round(y) - 3, round(x) + 3, round(y) + 3))
     seen = preprocess(image, vision, mode).sum(0)
     row, column = np.unravel_index(seen.argmax(), seen.shape)
-    scale, x_shift, y_shift = view_of(*size, 48, mode)
-    assert abs(round(x) * scale + x_shift - column - 0.5) <= 1.5 + 3 * scale
-    assert abs(round(y) * scale + y_shift - row - 0.5) <= 1.5 + 3 * scale
+    across, down, x_shift, y_shift = view_of(*size, 48, mode)
+    assert abs(round(x) * across + x_shift - column - 0.5) <= 1.5 + 3 * across
+    assert abs(round(y) * down + y_shift - row - 0.5) <= 1.5 + 3 * down
 
 
 def test_preprocess_takes_rgb_only() -> None:

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from PIL import Image
 
 from llavakit.anyres import choose_canvas, num_image_tokens, num_views
-from llavakit.config import LanguageConfig, LlavaConfig, TilingConfig, VisionConfig
+from llavakit.config import SIGLIP_MEAN, SIGLIP_STD, LanguageConfig, LlavaConfig, TilingConfig, VisionConfig
 from llavakit.processing import Conversation, Processor, preprocess_tiles, train_tokenizer
 from llavakit.processing.image import normalise
 
@@ -27,9 +27,9 @@ def noise(width: int, height: int) -> Image.Image:
     return Image.fromarray(np.random.default_rng(width * height).integers(0, 256, (height, width, 3), dtype=np.uint8))
 
 
-def processor(**change: Any) -> Processor:
+def processor(*, vision: VisionConfig = VISION, **change: Any) -> Processor:
     config = LlavaConfig(
-        vision=VISION,
+        vision=vision,
         language=LanguageConfig(vocab_size=TOKENIZER.size),
         tokens=TOKENIZER.tokens,
         resize_mode="anyres",
@@ -50,6 +50,31 @@ def test_views_equal_those_of_transformers(size: tuple[int, int]) -> None:
     image = noise(*size)
     theirs = oracle(image, return_tensors="np")["pixel_values"][0]
     np.testing.assert_allclose(preprocess_tiles(image, VISION, TILING), theirs, rtol=0, atol=1e-6)
+
+
+ONEVISION = {"max_tiles": 9, "only_alone": True}
+SIGLIP = VISION.model_copy(update={"image_mean": SIGLIP_MEAN, "image_std": SIGLIP_STD})
+
+
+@pytest.mark.parametrize("sizes", [[(64, 64)], [(320, 240)], [(11, 150)], [(20, 23), (97, 233)], [(300, 41)] * 3])
+def test_onevision_cuts_a_picture_that_is_alone(sizes: list[tuple[int, int]]) -> None:
+    from transformers import LlavaOnevisionImageProcessorPil
+
+    oracle = LlavaOnevisionImageProcessorPil(
+        size={"height": 28, "width": 28},
+        image_grid_pinpoints=[[height, width] for width, height in PINPOINTS],
+        image_mean=SIGLIP_MEAN,
+        image_std=SIGLIP_STD,
+    )
+    images = [noise(*size) for size in sizes]
+    theirs = oracle([images], return_tensors="np")["pixel_values"]
+    process = processor(vision=SIGLIP, **ONEVISION)
+    ours = process(Conversation().ask(*images, "what?"))
+    np.testing.assert_allclose(ours.pixels.numpy(), theirs.reshape(-1, 3, 28, 28), rtol=0, atol=1e-6)
+    count = 4 + 1
+    assert len(sizes) == 1 or ours.spans == [(begin, begin + count) for begin, _ in ours.spans], (
+        "in one view: its patches, and a newline"
+    )
 
 
 def test_tiles_go_row_by_row_behind_the_whole_picture() -> None:

@@ -20,9 +20,9 @@ from llavakit.checkpoint import CheckpointError
 from llavakit.checkpoint.formats import CONFIG_FILE, GENERATION_FILE, read_json
 from llavakit.checkpoint.lora import ADAPTER, ADAPTER_CONFIG_FILE, PREFIX, add_adapter, read_adapter
 from llavakit.checkpoint.reader import Reader, StoredTensor, Tensors
-from llavakit.checkpoint.rename import by_our_names
+from llavakit.checkpoint.rename import best_layout, by_our_names
 from llavakit.checkpoint.sections import JSON, section_of, tower_fields
-from llavakit.checkpoint.tables import CLIP, ORIGINAL
+from llavakit.checkpoint.tables import ORIGINAL, TOWER_LAYOUTS
 from llavakit.checkpoint.towers import recognise
 from llavakit.checkpoint.translate_original import translate_original
 from llavakit.config import LlavaConfig, VisionConfig
@@ -48,7 +48,8 @@ def read_original(folder: Path, config: JSON, parts: Parts, reader: Reader) -> t
     if parts.vision_tower:
         vision = _tower_config(parts.vision_tower)
         if not is_inside:
-            tensors |= by_our_names(reader.weights(parts.vision_tower), CLIP)
+            stored = reader.weights(parts.vision_tower)
+            tensors |= by_our_names(stored, best_layout(stored, TOWER_LAYOUTS))
     elif is_inside and (known := recognise(tensors)):
         vision = known
     else:
@@ -122,8 +123,11 @@ def _sum(delta: StoredTensor, base: StoredTensor, folder: Path) -> StoredTensor:
 
 
 def _tower_config(folder: Path) -> VisionConfig:
-    """From a tower's folder, whether it holds the tower alone or a whole CLIP."""
+    """From a tower's folder, whether it holds the tower alone or the text tower too."""
     config = read_json(folder / CONFIG_FILE)
     image: dict[str, Any] = read_json(folder / _IMAGE_FILE) if (folder / _IMAGE_FILE).is_file() else {}
     given = section_of(config, "vision_config") if "vision_config" in config else config
+    whole = config.get("model_type")
+    if whole in ("clip", "siglip"):
+        given = {"model_type": f"{whole}_vision_model"} | given
     return VisionConfig.parse(tower_fields(given, image, where=f"{folder / CONFIG_FILE}: "))

@@ -1,4 +1,4 @@
-"""The sections that foreign configurations share: a language model's fields and a CLIP tower's, in our terms.
+"""The sections that foreign configurations share: a language model's fields and a vision tower's, in our terms.
 
 Files are sparse: a key that equals the default of its class is left out, so those defaults stand here as
 `transformers` has them. A key that would change the arithmetic in a way our model does not know is an error.
@@ -10,12 +10,12 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from llavakit.config import CLIP_MEAN, CLIP_STD, ConfigError
+from llavakit.config import CLIP_MEAN, CLIP_STD, SIGLIP_MEAN, SIGLIP_STD, ConfigError
 
 JSON = Mapping[str, Any]
 
-# CLIPVisionConfig's defaults, and those that LlavaConfig puts in their place when the whole section is absent.
 _CLIP = {
+    "model_type": "clip_vision_model",
     "hidden_size": 768,
     "intermediate_size": 3072,
     "num_hidden_layers": 12,
@@ -25,14 +25,14 @@ _CLIP = {
     "hidden_act": "quick_gelu",
     "layer_norm_eps": 1e-5,
 }
-_CLIP_LARGE_336 = _CLIP | {
-    "hidden_size": 1024,
-    "intermediate_size": 4096,
-    "num_hidden_layers": 24,
-    "num_attention_heads": 16,
-    "image_size": 336,
-    "patch_size": 14,
+_SIGLIP = _CLIP | {
+    "model_type": "siglip_vision_model",
+    "patch_size": 16,
+    "hidden_act": "gelu_pytorch_tanh",
+    "layer_norm_eps": 1e-6,
 }
+TOWERS = {"clip_vision_model": _CLIP, "siglip_vision_model": _SIGLIP}
+_ACTIVATIONS = {"quick_gelu": "quick_gelu", "gelu": "gelu", "gelu_pytorch_tanh": "gelu_tanh"}
 _LLAMA = {
     "vocab_size": 32000,
     "hidden_size": 4096,
@@ -75,9 +75,9 @@ class Demand:
 
 
 _VISION_DEMANDS = (
-    Demand("model_type", lambda value: value == "clip_vision_model", "'clip_vision_model'"),
+    Demand("model_type", lambda value: value in TOWERS, "'clip_vision_model' or 'siglip_vision_model'"),
     Demand("num_channels", lambda value: value == 3, "3"),
-    Demand("hidden_act", lambda value: value in ("quick_gelu", "gelu"), "'quick_gelu' or 'gelu'"),
+    Demand("hidden_act", lambda value: value in _ACTIVATIONS, "'quick_gelu', 'gelu' or 'gelu_pytorch_tanh'"),
 )
 _LANGUAGE_DEMANDS = (
     Demand("model_type", lambda value: value in LANGUAGES, "'llama', 'mistral' or 'qwen2'"),
@@ -123,9 +123,10 @@ def language_fields(text: JSON, *, tied: bool) -> dict[str, Any]:
 
 
 def tower_fields(given: JSON, image: JSON, *, where: str = "") -> dict[str, Any]:
-    """A CLIP tower's section and its image settings as the fields of `VisionConfig`, all but how it is read."""
+    """A vision tower's section and its image settings as the fields of `VisionConfig`, all but how it is read."""
     check(given, _VISION_DEMANDS, where)
-    vision = (_CLIP if given else _CLIP_LARGE_336) | dict(given)
+    vision = TOWERS[given.get("model_type", "clip_vision_model")] | dict(given)
+    is_clip = vision["model_type"] == "clip_vision_model"
     return {
         "image_size": vision["image_size"],
         "patch_size": vision["patch_size"],
@@ -133,10 +134,13 @@ def tower_fields(given: JSON, image: JSON, *, where: str = "") -> dict[str, Any]
         "intermediate_size": vision["intermediate_size"],
         "num_layers": vision["num_hidden_layers"],
         "num_heads": vision["num_attention_heads"],
-        "activation": vision["hidden_act"],
+        "activation": _ACTIVATIONS[vision["hidden_act"]],
         "layer_norm_eps": vision["layer_norm_eps"],
-        "image_mean": image.get("image_mean", CLIP_MEAN),
-        "image_std": image.get("image_std", CLIP_STD),
+        "class_token": is_clip,
+        "pre_norm": is_clip,
+        "patch_bias": not is_clip,
+        "image_mean": image.get("image_mean", CLIP_MEAN if is_clip else SIGLIP_MEAN),
+        "image_std": image.get("image_std", CLIP_STD if is_clip else SIGLIP_STD),
     }
 
 

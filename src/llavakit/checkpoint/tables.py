@@ -23,8 +23,9 @@ def _llava_hf(*, language: str, head: str, tower: str, projector: str, newline: 
         # Positions and rotary frequencies are computed; old versions stored them.
         Row(f"{tower}.embeddings.position_ids", None),
         Row(f"{language}.layers.*.rotary_emb.inv_freq", None),
-        # CLIP's final norm comes after the features are taken.
+        # The tower's final norm and SigLIP's pooling come after the features are taken.
         Row(f"{tower}.post_layernorm.*", None),
+        Row(f"{tower}.head.*", None),
         Row(f"{tower}.encoder.layers.*", "vision.layers.*"),
         Row(f"{tower}.*", "vision.*"),
         Row(f"{projector}.linear_1.*", "projector.fc1.*"),
@@ -74,6 +75,7 @@ ORIGINAL: Table = (
     Row("model.vision_resampler.*", None),  # published ones have no weights that matter
     Row("model.vision_tower.vision_tower.vision_model.embeddings.position_ids", None),
     Row("model.vision_tower.vision_tower.vision_model.post_layernorm.*", None),
+    Row("model.vision_tower.vision_tower.vision_model.head.*", None),
     Row("model.vision_tower.vision_tower.vision_model.encoder.layers.*", "vision.layers.*"),
     Row("model.vision_tower.vision_tower.vision_model.*", "vision.*"),
     Row("model.mm_projector.0.*", "projector.fc1.*"),
@@ -84,17 +86,25 @@ ORIGINAL: Table = (
     Row("model.*", "language.*"),
 )
 
-# A vision tower's own folder, be it the tower alone or a whole CLIP.
-CLIP: Table = (
-    Row("text_model.*", None),
-    Row("text_projection.*", None),
-    Row("visual_projection.*", None),
-    Row("logit_scale", None),
-    Row("vision_model.embeddings.position_ids", None),
-    Row("vision_model.post_layernorm.*", None),
-    Row("vision_model.encoder.layers.*", "vision.layers.*"),
-    Row("vision_model.*", "vision.*"),
-)
+
+def _tower(prefix: str) -> Table:
+    return (
+        Row("text_model.*", None),
+        Row("text_projection.*", None),
+        Row("visual_projection.*", None),
+        Row("logit_scale", None),
+        Row("logit_bias", None),
+        Row(f"{prefix}embeddings.position_ids", None),
+        Row(f"{prefix}post_layernorm.*", None),
+        Row(f"{prefix}head.*", None),
+        Row(f"{prefix}encoder.layers.*", "vision.layers.*"),
+        Row(f"{prefix}*", "vision.*"),
+    )
+
+
+# A vision tower's own folder: the tower alone or with the text tower it was trained beside, and the tower alone as
+# transformers 5 saves it.
+TOWER_LAYOUTS = (_tower("vision_model."), _tower(""))
 
 
 def unused_layers(vision: VisionConfig) -> Table:

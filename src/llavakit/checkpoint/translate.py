@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
+from dataclasses import dataclass
 from typing import Any
 
 from llavakit.checkpoint.pinpoints import read_pinpoints
@@ -19,9 +21,60 @@ from llavakit.checkpoint.sections import (
 )
 from llavakit.config import ConfigError, LlavaConfig
 
-LLAVA_HF_TYPES = ("llava", "llava_next")
 
-_NEXT_PINPOINTS = [[336, 672], [672, 336], [672, 672], [1008, 336], [336, 1008]]
+@dataclass(frozen=True)
+class Family:
+    """The defaults of one class of transformers; files leave out what equals them."""
+
+    language: str
+    tower: JSON  # when the whole section is absent
+    feature_layer: int
+    feature_select: str
+    image_token: int
+    template: str
+    pinpoints: Any = None  # (height, width); None shows every picture in one view
+
+
+_CLIP_LARGE_336 = {
+    "model_type": "clip_vision_model",
+    "hidden_size": 1024,
+    "intermediate_size": 4096,
+    "num_hidden_layers": 24,
+    "num_attention_heads": 16,
+    "image_size": 336,
+    "patch_size": 14,
+}
+_SIGLIP_SO400M_384 = {
+    "model_type": "siglip_vision_model",
+    "hidden_size": 1152,
+    "intermediate_size": 4304,
+    "num_hidden_layers": 26,
+    "num_attention_heads": 16,
+    "image_size": 384,
+    "patch_size": 14,
+}
+FAMILIES = {
+    "llava": Family("llama", _CLIP_LARGE_336, -2, "default", 32000, "vicuna_v1"),
+    "llava_next": Family(
+        "llama",
+        _CLIP_LARGE_336,
+        -2,
+        "default",
+        32000,
+        "vicuna_v1",
+        pinpoints=[[336, 672], [672, 336], [672, 672], [1008, 336], [336, 1008]],
+    ),
+    "llava_onevision": Family(
+        "qwen2",
+        _SIGLIP_SO400M_384,
+        -1,
+        "full",
+        151646,
+        "qwen_1_5",
+        pinpoints=[[384 * rows, 384 * columns] for rows in range(1, 7) for columns in range(1, 7)],
+    ),
+}
+_MAX_TILES = re.compile(r"anyres_max_([1-9]\d*)")
 
 _TOP_DEMANDS = (
     Demand("projector_hidden_act", lambda value: value == "gelu", "'gelu'"),
@@ -43,9 +96,10 @@ def translate(config: JSON, *, generation: JSON, image: JSON) -> LlavaConfig:
     The last two may be empty. Raises `ConfigError` naming the key that cannot be expressed.
     """
     check(config, _TOP_DEMANDS, "")
-    text = read_language(section_of(config, "text_config"), where="text_config.")
+    family = FAMILIES[config.get("model_type", "llava")]
+    text = read_language({"model_type": family.language} | section_of(config, "text_config"), where="text_config.")
     tied = bool(config.get("tie_word_embeddings") or text.get("tie_word_embeddings"))
-    vision = _vision(config, image)
+    vision = _vision(config, image, family)
     return LlavaConfig.parse(
         {
             "vision": vision,
@@ -53,19 +107,28 @@ def translate(config: JSON, *, generation: JSON, image: JSON) -> LlavaConfig:
             "language": language_fields(text, tied=tied),
             "tokens": {
                 **token_fields(config, text, generation),
-                "image": first(config.get("image_token_index"), config.get("image_token_id"), 32000),
+                "image": first(config.get("image_token_index"), config.get("image_token_id"), family.image_token),
             },
-            **_pictures(config, image, vision["image_size"]),
-            "template": "vicuna_v1",
+            **_pictures(config, image, vision, family),
+            "template": family.template,
         }
     )
 
 
-def _vision(config: JSON, image: JSON) -> dict[str, Any]:
+def _vision(config: JSON, image: JSON, family: Family) -> dict[str, Any]:
+    given = section_of(config, "vision_config") or family.tower
+    given = {"model_type": family.tower["model_type"]} | given
+    fields = tower_fields(given, image, where="vision_config.")
+    strategy = config.get("vision_feature_select_strategy", family.feature_select)
+    if strategy == "default" and not fields["class_token"]:
+        raise ConfigError(
+            "vision_feature_select_strategy is 'default', which leaves out the class feature, and this tower has none: "
+            "only 'full' is supported with it"
+        )
     return {
-        **tower_fields(section_of(config, "vision_config"), image, where="vision_config."),
-        "feature_layer": _feature_layer(config.get("vision_feature_layer", -2)),
-        "feature_select": {"default": "patch", "full": "full"}[config.get("vision_feature_select_strategy", "default")],
+        **fields,
+        "feature_layer": _feature_layer(config.get("vision_feature_layer", family.feature_layer)),
+        "feature_select": "full" if strategy == "full" and fields["class_token"] else "patch",
     }
 
 
@@ -77,31 +140,48 @@ def _feature_layer(layer: int | list[int]) -> int:
     return layer[0]
 
 
-def _pictures(config: JSON, image: JSON, image_size: int) -> dict[str, Any]:
-    """How pictures become views: in tiles for LLaVA-NeXT, whose pinpoints are (height, width), else in one view."""
+def _pictures(config: JSON, image: JSON, vision: JSON, family: Family) -> dict[str, Any]:
+    """How pictures become views: in one, or in tiles, whose pinpoints are (height, width)."""
     check(image, _IMAGE_DEMANDS, "image settings: ")
+    image_size = vision["image_size"]
     for key in ("size", "crop_size"):
-        given = image.get(key, image_size)
+        given = first(image.get(key), image_size)
         sides = set(given.values()) if isinstance(given, Mapping) else {given}
         if sides != {image_size}:
             raise ConfigError(f"image settings: {key} is {given}, but the tower takes pictures of {image_size} pixels")
-    if config.get("model_type") != "llava_next":
-        return {"resize_mode": _resize_mode(image)}
-    given = first(config.get("image_grid_pinpoints"), _NEXT_PINPOINTS)
+    if family.pinpoints is None:
+        return {"resize_mode": _resize_mode(image, has_class=vision["class_token"])}
+    given = first(config.get("image_grid_pinpoints"), family.pinpoints)
     pinpoints = read_pinpoints(given, tile_size=image_size)
     cut = read_pinpoints(first(image.get("image_grid_pinpoints"), given), tile_size=image_size)
     if cut != pinpoints:
         raise ConfigError(f"image settings: image_grid_pinpoints is {cut}, but the model's are {pinpoints}")
-    swapped = [(width, height) for height, width in pinpoints]
-    return {"resize_mode": "anyres", "tiling": {"pinpoints": swapped, "merge": "spatial_unpad", "compat": "hf"}}
+    tiling: dict[str, Any] = {
+        "pinpoints": [(width, height) for height, width in pinpoints],
+        "merge": "spatial_unpad",
+        "compat": "hf",
+    }
+    if config.get("model_type") == "llava_onevision":
+        tiling |= {"max_tiles": _max_tiles(config.get("vision_aspect_ratio", "anyres_max_9")), "only_alone": True}
+    return {"resize_mode": "anyres", "tiling": tiling}
 
 
-def _resize_mode(image: JSON) -> str:
-    """`pad` or `square`, as the folder's image settings do it; LLaVA-1.5 was trained with `pad`."""
+def _max_tiles(given: Any) -> int:
+    found = _MAX_TILES.fullmatch(given) if isinstance(given, str) else None
+    if found is None:
+        raise ConfigError(f"vision_aspect_ratio is {given!r}, and only 'anyres_max_N' is supported")
+    return int(found[1])
+
+
+def _resize_mode(image: JSON, *, has_class: bool) -> str:
+    """As the folder's image settings do it; without any, as LLaVA-1.5 was trained, or as SigLIP's processor does."""
     if not image:
-        return "pad"
+        return "pad" if has_class else "stretch"
     if image.get("do_pad", False):
         return "pad"
+    size = image.get("size")
+    if isinstance(size, Mapping) and "height" in size:
+        return "stretch"
     if not image.get("do_center_crop", True):
         raise ConfigError("image settings: pictures are neither padded nor cropped to a square, which is not supported")
     return "square"

@@ -50,21 +50,17 @@ def translate_original(config: JSON, vision: VisionConfig, *, generation: JSON) 
             f"mm_hidden_size is {config['mm_hidden_size']}, but the vision tower has width {vision.hidden_size}: "
             "this is another tower than the checkpoint was trained with"
         )
-    view = {
-        "feature_layer": config.get("mm_vision_select_layer", -1),
-        "feature_select": _FEATURES[config.get("mm_vision_select_feature", "patch")],
-    }
     # The original has no word for a picture; the first id behind its words serves.
     tokens = {**token_fields(config, text, generation), "image": language["vocab_size"]}
     if config.get("mm_use_im_start_end"):
         tokens |= {"image_start": language["vocab_size"] - 2, "image_end": language["vocab_size"] - 1}
     return LlavaConfig.parse(
         {
-            "vision": vision.model_dump() | view,
+            "vision": vision.model_dump() | _view(config, vision),
             "projector": {"kind": config.get("mm_projector_type", "linear")},
             "language": language,
             "tokens": tokens,
-            **_pictures(config, vision.image_size),
+            **_pictures(config, vision),
             "template": _template(config, text),
         }
     )
@@ -75,9 +71,21 @@ def _language(config: JSON) -> str:
     return next((_LANGUAGES[name] for name in names if name in _LANGUAGES), names[-1])
 
 
-def _pictures(config: JSON, image_size: int) -> dict[str, Any]:
+def _view(config: JSON, vision: VisionConfig) -> dict[str, Any]:
+    """Which features are taken. For SigLIP the original has one way, whatever the configuration says."""
+    if not vision.class_token:
+        return {"feature_layer": -2, "feature_select": "patch"}
+    return {
+        "feature_layer": config.get("mm_vision_select_layer", -1),
+        "feature_select": _FEATURES[config.get("mm_vision_select_feature", "patch")],
+    }
+
+
+def _pictures(config: JSON, vision: VisionConfig) -> dict[str, Any]:
     """How pictures become views. A picture without tiles that is padded or cropped has no use for a merge type."""
     mode = first(config.get("image_aspect_ratio"), "square")
+    if mode == "square" and not vision.class_token:
+        return {"resize_mode": "stretch"}  # what SigLIP's processor does
     if mode in ("square", "pad"):
         return {"resize_mode": mode}
     if not (tiled := _ANYRES.fullmatch(mode)):
@@ -88,9 +96,10 @@ def _pictures(config: JSON, image_size: int) -> dict[str, Any]:
     return {
         "resize_mode": "anyres",
         "tiling": {
-            "pinpoints": read_pinpoints(config["image_grid_pinpoints"], tile_size=image_size),
+            "pinpoints": read_pinpoints(config["image_grid_pinpoints"], tile_size=vision.image_size),
             "merge": config.get("mm_patch_merge_type", "flat"),
             "max_tiles": int(tiled[1]) if tiled[1] else None,
+            "only_alone": tiled[1] is not None,
             "compat": "original",
         },
     }

@@ -50,11 +50,12 @@ def patch_texts(
     of all, from left to right. Other patches are `part of` the smallest region that covers their middle. So every
     region has one patch that stands for it, and can be counted.
     """
-    scale, *shift = view_of(*picture_size, vision.image_size, resize_mode)
+    across, down, *shift = view_of(*picture_size, vision.image_size, resize_mode)
 
     def in_patches(box: Box) -> Box:
         left, top, right, bottom = (
-            (side * scale + by) / vision.patch_size for side, by in zip(box, shift * 2, strict=True)
+            (side * scale + by) / vision.patch_size
+            for side, scale, by in zip(box, (across, down) * 2, shift * 2, strict=True)
         )
         return left, top, right, bottom
 

@@ -157,13 +157,14 @@ class Engine:
         """The views of each picture, and its size."""
         if inputs.pixels is None:
             return []
-        counts = [num_views(*size, self._config) for size in inputs.sizes]
+        config = self._config.for_pictures(len(inputs.sizes))
+        counts = [num_views(*size, config) for size in inputs.sizes]
         return list(zip(inputs.pixels.split(counts), inputs.sizes, strict=True))
 
     @torch.inference_mode()
     def _encode(self, pixels: Float[Tensor, "views 3 size size"]) -> Float[Tensor, "views features width"]:
         """One picture at a time, so that its features never depend on its neighbours."""
-        features = self._model.vision(pixels.to(self._model.vision.embeddings.class_embedding))
+        features = self._model.vision(pixels.to(self._model.vision.embeddings.patch_embedding.weight))
         if features.device.type != "cpu":
             torch.accelerator.synchronize(features.device)  # or the work would be timed as prefill
         return features

@@ -20,13 +20,13 @@ def arrange(
 ) -> Float[Tensor, "image_tokens dim"]:
     """One picture of `size`, (width, height): as many vectors as `num_image_tokens` counts.
 
-    `newline`, for merge mode `spatial_unpad`, ends every row of the canvas, or the view of a picture without tiles.
+    `newline`, for merge mode `spatial_unpad`, ends every row of the canvas, or of a view that is the only one.
     """
     tiling = config.tiling
     if tiling.merge == "flat":
         return views.flatten(0, 1)
     base, tiles = views[0], views[1:]
-    if config.resize_mode != "anyres":
+    if len(tiles) == 0:
         return base if newline is None else end_rows(base[None], newline)[0]
     canvas = join_tiles(tiles, tile_grid(choose_canvas(size, tiling.pinpoints), config.vision.image_size))
     if newline is not None:

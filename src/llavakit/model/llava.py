@@ -23,7 +23,7 @@ class Images:
     """The pictures of a batch in the order of their placeholders, either as pixels or as features seen before.
 
     All views of all pictures stand behind one another. A model with tiling reads from `sizes`, (width, height) of each
-    picture, which of them belong together; others need none.
+    picture, which of them belong together; others need none. Pictures in one view and in tiles do not mix.
     """
 
     pixels: Float[Tensor, "views 3 size size"] | None = None
@@ -53,7 +53,9 @@ class Llava(nn.Module):
     def _arrange(
         self, embeds: Float[Tensor, "views features dim"], sizes: Sequence[Size]
     ) -> Float[Tensor, "image_tokens dim"]:
-        counts = [num_views(*size, self.config) for size in sizes]
+        # In tiles a picture has at least two views.
+        is_whole = len(embeds) == len(sizes)
+        counts = [1 if is_whole else num_views(*size, self.config) for size in sizes]
         if sum(counts) != len(embeds):
             raise ValueError(
                 f"pictures of the sizes {list(sizes)} have {sum(counts)} views, but there are {len(embeds)}: "

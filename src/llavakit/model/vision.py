@@ -1,4 +1,7 @@
-"""The CLIP vision tower (Radford et al. 2021): a picture cut into patches, seen by a pre-norm transformer."""
+"""The vision tower: a picture cut into patches, seen by a pre-norm transformer.
+
+CLIP's (Radford et al. 2021) and SigLIP's (Zhai et al. 2023), which differ at its entrance only.
+"""
 
 from __future__ import annotations
 
@@ -12,18 +15,20 @@ from llavakit.model.layers import ACTIVATIONS, attend
 
 
 class VisionEmbeddings(nn.Module):
-    """Patches and the class vector, each with its learned position."""
+    """Patches, and in front of them the class vector where there is one, each with its learned position."""
 
     def __init__(self, config: VisionConfig) -> None:
         super().__init__()
-        self.class_embedding = nn.Parameter(torch.zeros(config.hidden_size))
-        self.patch_embedding = nn.Conv2d(3, config.hidden_size, config.patch_size, config.patch_size, bias=False)
-        self.position_embedding = nn.Embedding(config.num_patches + 1, config.hidden_size)
+        width, patch = config.hidden_size, config.patch_size
+        self.class_embedding = nn.Parameter(torch.zeros(width)) if config.class_token else None
+        self.patch_embedding = nn.Conv2d(3, width, patch, patch, bias=config.patch_bias)
+        self.position_embedding = nn.Embedding(config.num_positions, width)
 
     def forward(self, pixels: Float[Tensor, "views 3 size size"]) -> Float[Tensor, "views seq width"]:
-        patches = rearrange(self.patch_embedding(pixels), "views width rows cols -> views (rows cols) width")
-        classes = self.class_embedding.expand(len(pixels), 1, -1)
-        return torch.cat((classes, patches), dim=1) + self.position_embedding.weight
+        x = rearrange(self.patch_embedding(pixels), "views width rows cols -> views (rows cols) width")
+        if self.class_embedding is not None:
+            x = torch.cat((self.class_embedding.expand(len(pixels), 1, -1), x), dim=1)
+        return x + self.position_embedding.weight
 
 
 class VisionAttention(nn.Module):
@@ -73,21 +78,24 @@ class VisionLayer(nn.Module):
 class VisionTower(nn.Module):
     """Pixels in, patch features of the chosen layer out.
 
-    Only the layers that the features depend on exist: LLaVA reads layer -2, so the last layer and CLIP's final
-    norm can never matter and are neither stored nor computed. CLIP training asks for all of them with `num_layers`.
+    Only the layers that the features depend on exist: LLaVA reads layer -2, so the last layer, the final norm and
+    SigLIP's pooling can never matter and are neither stored nor computed. CLIP training asks for all layers with
+    `num_layers`.
     """
 
     def __init__(self, config: VisionConfig, *, num_layers: int | None = None) -> None:
         super().__init__()
         self.config = config
         self.embeddings = VisionEmbeddings(config)
-        self.pre_layrnorm = nn.LayerNorm(config.hidden_size, eps=config.layer_norm_eps)  # spelt as in CLIP's files
+        # Spelt as in CLIP's files.
+        self.pre_layrnorm = nn.LayerNorm(config.hidden_size, eps=config.layer_norm_eps) if config.pre_norm else None
         num_layers = config.num_used_layers if num_layers is None else num_layers
         self.layers = nn.ModuleList(VisionLayer(config) for _ in range(num_layers))
 
     def hidden_states(self, pixels: Float[Tensor, "views 3 size size"]) -> list[Float[Tensor, "views seq width"]]:
-        """The embeddings, then the output of each layer."""
-        states = [self.pre_layrnorm(self.embeddings(pixels))]
+        """What enters the first layer, then the output of each."""
+        embeddings = self.embeddings(pixels)
+        states = [embeddings if self.pre_layrnorm is None else self.pre_layrnorm(embeddings)]
         for layer in self.layers:
             states.append(layer(states[-1]))
         return states
@@ -95,7 +103,7 @@ class VisionTower(nn.Module):
     def select(self, states: list[Float[Tensor, "views seq width"]]) -> Float[Tensor, "views features width"]:
         """The features LLaVA reads, out of `hidden_states`."""
         features = states[self.config.num_used_layers]
-        return features[:, 1:] if self.config.feature_select == "patch" else features
+        return features[:, -self.config.num_features :]
 
     def forward(self, pixels: Float[Tensor, "views 3 size size"]) -> Float[Tensor, "views features width"]:
         return self.select(self.hidden_states(pixels))

@@ -1,4 +1,4 @@
-"""Pictures from anywhere to upright RGB, and from RGB to the numbers a CLIP tower reads."""
+"""Pictures from anywhere to upright RGB, and from RGB to the numbers a vision tower reads."""
 
 from __future__ import annotations
 
@@ -175,27 +175,33 @@ def _eight_bits(image: Image.Image) -> np.ndarray:
     return np.rint((values - low) * scale).astype(np.uint8)
 
 
-def view_of(width: int, height: int, size: int, resize_mode: ViewMode) -> tuple[float, float, float]:
-    """Where `preprocess` puts a picture's points: a scale for both axes, then what is added to x and to y."""
+def view_of(width: int, height: int, size: int, resize_mode: ViewMode) -> tuple[float, float, float, float]:
+    """Where `preprocess` puts a picture's points: what x and y are multiplied by, then what is added to each."""
+    if resize_mode == "stretch":
+        return size / width, size / height, 0, 0
     if resize_mode == "pad":
         side = max(width, height)
         scale = size / side
-        return scale, (side - width) // 2 * scale, (side - height) // 2 * scale
+        return scale, scale, (side - width) // 2 * scale, (side - height) // 2 * scale
     _, (left, top) = _middle(width, height, size)
-    return size / min(width, height), -left, -top
+    scale = size / min(width, height)
+    return scale, scale, -left, -top
 
 
 def preprocess(image: Image.Image, vision: VisionConfig, resize_mode: ViewMode) -> Float32[np.ndarray, "3 size size"]:
     """An RGB picture as the tower was trained to see it: resized on bytes, then scaled and normalised.
 
     `square` cuts the middle out (CLIP: shortest edge to `image_size`, centre crop), `pad` keeps everything on a
-    square of the mean colour (upstream: expand2square). Bicubic, as Pillow does it. Raises ValueError if not RGB.
+    square of the mean colour (upstream: expand2square), `stretch` gives up the proportions (SigLIP). Bicubic, as
+    Pillow does it. Raises ValueError if not RGB.
     """
     if image.mode != "RGB":
         raise ValueError(f"preprocess takes an RGB picture, not mode {image.mode!r}; open_image makes one.")
     if resize_mode == "pad":
         fill = tuple(int(255 * mean) for mean in vision.image_mean)
         view = _pad(image, vision.image_size, fill)
+    elif resize_mode == "stretch":
+        view = image.resize((vision.image_size, vision.image_size), Image.Resampling.BICUBIC)
     else:
         view = _crop(image, vision.image_size)
     return normalise(np.asarray(view), vision.image_mean, vision.image_std)

@@ -54,10 +54,12 @@ class Processor:
         inputs = self.tokenize_segments(segments, [picture.size for picture in pictures])
         if not pictures:
             return inputs
-        return replace(inputs, pixels=torch.cat([self.pixels(picture) for picture in pictures]))
+        views = [self.pixels(picture, among=len(pictures)) for picture in pictures]
+        return replace(inputs, pixels=torch.cat(views))
 
     def tokenize_segments(self, segments: Sequence[Segment], sizes: Sequence[tuple[int, int]]) -> Inputs:
         """Segments to ids, without pixels; `sizes` are (width, height) of the upright pictures."""
+        config = self.config.for_pictures(len(sizes))
         tokens: list[int] = []
         targets: list[bool] = []
         spans: list[tuple[int, int]] = []
@@ -69,7 +71,7 @@ class Processor:
                     ids = self.tokenizer.tokenize(text, after=before)
                     before = "text"
                 case SpecialSegment(name, target):
-                    id = getattr(self.config.tokens, name)
+                    id = getattr(config.tokens, name)
                     ids = [] if id is None else [id]  # not every model has a begin token
                     before = "special" if tokens or name != "bos" else "start"
                 case MarkerSegment(spelling, target):
@@ -77,9 +79,9 @@ class Processor:
                     ids = self.tokenizer.tokenize(spelling, after=before) if id is None else [id]
                     before = "text" if id is None else "special"
                 case PictureSegment(index):
-                    length = num_image_tokens(*sizes[index], self.config)
-                    start, end = self.config.tokens.image_start, self.config.tokens.image_end
-                    ids = [token for token in (start, *[self.config.tokens.image] * length, end) if token is not None]
+                    length = num_image_tokens(*sizes[index], config)
+                    start, end = config.tokens.image_start, config.tokens.image_end
+                    ids = [token for token in (start, *[config.tokens.image] * length, end) if token is not None]
                     begin = len(tokens) + (start is not None)
                     spans.append((begin, begin + length))
                     # The original tokenizes what follows a picture as a text of its own.
@@ -88,9 +90,9 @@ class Processor:
             targets += [target] * len(ids)
         return Inputs(tokens, targets, None, spans, list(sizes))
 
-    def pixels(self, image: Image.Image) -> Float[Tensor, "views 3 size size"]:
-        """The views of one picture, of any mode and turned upright first."""
-        image, config = open_image(image), self.config
+    def pixels(self, image: Image.Image, *, among: int = 1) -> Float[Tensor, "views 3 size size"]:
+        """The views of one picture `among` so many of a conversation, of any mode and turned upright first."""
+        image, config = open_image(image), self.config.for_pictures(among)
         if config.resize_mode == "anyres":
             return torch.from_numpy(preprocess_tiles(image, config.vision, config.tiling))
         return torch.from_numpy(preprocess(image, config.vision, config.resize_mode))[None]

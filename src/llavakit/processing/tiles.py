@@ -9,7 +9,7 @@ from PIL import Image
 
 from llavakit.anyres import choose_canvas, fit, tile_grid
 from llavakit.config import TilingConfig, VisionConfig
-from llavakit.processing.image import normalise
+from llavakit.processing.image import normalise, preprocess
 
 
 def preprocess_tiles(
@@ -21,9 +21,9 @@ def preprocess_tiles(
     """
     if image.mode != "RGB":
         raise ValueError(f"preprocess_tiles takes an RGB picture, not mode {image.mode!r}; open_image makes one.")
-    base = image.resize((vision.image_size, vision.image_size), Image.Resampling.BICUBIC)
+    base = preprocess(image, vision, "stretch")
     tiles = _cut(_on_canvas(image, tiling), vision.image_size)
-    return np.stack([normalise(view, vision.image_mean, vision.image_std) for view in (np.asarray(base), *tiles)])
+    return np.stack([base, *(normalise(tile, vision.image_mean, vision.image_std) for tile in tiles)])
 
 
 def _on_canvas(image: Image.Image, tiling: TilingConfig) -> Image.Image:
