@@ -200,16 +200,29 @@ class ClipConfig(Config):
 class SpecialTokens(Config):
     """Ids with a meaning of their own.
 
+    `eos` is the token that templates write behind an answer; an answer ends with it or with any of `also_ends`.
     `image` is the placeholder that a feature vector replaces; where the vocabulary has no word for it, it is the first
     id behind the vocabulary. `image_start` and `image_end` stand around a picture in the first generation of models.
     """
 
     bos: int | None = 1
     eos: int = 2
+    also_ends: tuple[int, ...] = ()
     pad: int = 0
     image: int = 32000
     image_start: int | None = None
     image_end: int | None = None
+
+    @property
+    def ends(self) -> tuple[int, ...]:
+        """Every token that ends an answer."""
+        return (self.eos, *self.also_ends)
+
+    @property
+    def ids(self) -> list[tuple[str, int]]:
+        """All of them with their names; `also_ends` once for each."""
+        named = [(name, id) for name, id in self if isinstance(id, int)]
+        return named + [("also_ends", id) for id in self.also_ends]
 
 
 class LlavaConfig(Config):
@@ -229,8 +242,8 @@ class LlavaConfig(Config):
             self._check_tiling(self.tiling)
         elif self.resize_mode == "anyres":
             raise ValueError("resize_mode 'anyres' cuts pictures into tiles, so tiling has to say into which")
-        for name, token in self.tokens:
-            if token is not None and not 0 <= token < self.language.vocab_size + (name == "image"):
+        for name, token in self.tokens.ids:
+            if not 0 <= token < self.language.vocab_size + (name == "image"):
                 raise ValueError(f"tokens.{name} is {token}, outside the vocabulary of {self.language.vocab_size}")
         return self
 

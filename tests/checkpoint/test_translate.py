@@ -134,7 +134,9 @@ def test_defaults_are_those_of_transformers(name: str) -> None:
         ({"text_config": {"rope_parameters": {"rope_type": "llama3"}}}, "text_config.rope_parameters"),
         ({"text_config": {"num_attention_heads": 0}}, "num_attention_heads is 0, and only a positive whole number"),
         ({"text_config": {"hidden_size": "big"}}, "hidden_size is 'big'"),
-        ({"text_config": {"eos_token_id": [1, 2]}}, r"eos_token_id is \[1, 2\], and several end tokens"),
+        ({"text_config": {"eos_token_id": []}}, "eos_token_id is given nowhere"),
+        ({"text_config": {"eos_token_id": [2, "</s>"]}}, "tokens.also_ends.0 is '</s>'"),
+        ({"text_config": {"eos_token_id": [2, 40000]}}, "tokens.also_ends is 40000, outside the vocabulary of 32064"),
         ({"text_config": "llama"}, "text_config is 'llama', and should be an object"),
         ({"vision_config": {"model_type": "dinov2"}}, "vision_config.model_type is 'dinov2', and only 'clip_vision_m"),
         ({"vision_config": {"model_type": "siglip_vision_model"}}, "'default', which leaves out the class feature"),
@@ -197,6 +199,8 @@ def test_where_the_special_tokens_come_from() -> None:
     assert translated({**text, "pad_token_id": 7}).tokens.pad == 7
     tokens = translated({**text, "pad_token_id": 7}, pad_token_id=8, eos_token_id=[9], bos_token_id=4).tokens
     assert (tokens.pad, tokens.eos, tokens.bos) == (8, 9, 4)
+    several = translated(text, eos_token_id=[9, 3]).tokens
+    assert (several.eos, several.also_ends, several.ends, several.pad) == (9, (3,), (9, 3), 6)
     assert translated({"text_config": VOCAB}).tokens.pad == 2, "without a padding token, the end token pads"
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import random
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from copy import deepcopy
+from copy import copy, deepcopy
 from dataclasses import replace
 from itertools import islice
 
@@ -138,6 +138,24 @@ def saying(monkeypatch: pytest.MonkeyPatch, loaded: Loaded, text: str) -> Iterat
         script = iter([*tokens, loaded.config.tokens.eos])
         patch.setattr(engine_module, "sample", lambda *_: next(script))
         yield tokens
+
+
+@pytest.mark.parametrize("seed", range(4))
+def test_any_end_token_ends_an_answer(loaded: Loaded, picture: Draw, seed: int) -> None:
+    """What the model says anyway is made an end: the answer stops in front of it."""
+    conversation = Conversation().ask(picture(seed), "what?")
+    params = SamplingParams(temperature=1.0, seed=seed, max_tokens=12)
+    said = list(Engine(loaded).generate(conversation, params).tokens)
+    last = said[-1]
+    tokens = loaded.config.tokens.model_copy(update={"also_ends": (299, last)})
+    config = loaded.config.model_copy(update={"tokens": tokens})
+    model = copy(loaded.model)
+    model.config = config
+    ending = Loaded(model, loaded.tokenizer, config, "ending")
+    answer = Engine(ending).generate(conversation, params)
+    assert list(answer.tokens) == said[: said.index(last)] and answer.finish_reason == "stop"
+    inputs = ending.processor(conversation)
+    assert said[: said.index(last)] == reference.generate(model, inputs, params, tokenizer_size=loaded.tokenizer.size)
 
 
 def test_a_second_question_costs_only_its_own_tokens(

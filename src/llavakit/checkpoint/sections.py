@@ -146,16 +146,14 @@ def tower_fields(given: JSON, image: JSON, *, where: str = "") -> dict[str, Any]
 
 def token_fields(config: JSON, text: JSON, generation: JSON) -> dict[str, Any]:
     """The begin, end and padding tokens, from the first of the files that names them."""
-    eos = first(generation.get("eos_token_id"), config.get("eos_token_id"), text["eos_token_id"])
-    if isinstance(eos, list):
-        if len(eos) != 1:
-            raise ConfigError(f"eos_token_id is {eos}, and several end tokens are not supported")
-        eos = eos[0]
-    if eos is None:
+    ends = first(generation.get("eos_token_id"), config.get("eos_token_id"), text["eos_token_id"])
+    if ends is None or ends == []:
         raise ConfigError("eos_token_id is given nowhere, so there is no telling when an answer is complete")
+    eos, *others = ends if isinstance(ends, list) else [ends]
     return {
         "bos": _bos(config, text, generation),
         "eos": eos,
+        "also_ends": others,
         # Padding never reaches the model; a checkpoint without a token for it pads with its end token.
         "pad": first(generation.get("pad_token_id"), config.get("pad_token_id"), text.get("pad_token_id"), eos),
     }

@@ -67,7 +67,7 @@ class Engine:
         self._check_length(inputs)
         text = AnswerText(self._tokenizer, prefix=style.answer_prefix, stops=params.stop + style.stop)
         # An end marker that is a token never becomes text, where a stop string could find it.
-        ends = {self._config.tokens.eos} | {self._tokenizer.marker(string) for string in style.stop}
+        ends = {*self._config.tokens.ends, *map(self._tokenizer.marker, style.stop)}
         return self._answer(inputs, params, text, started, ends)
 
     def _nothing_computed(self) -> Computed:

@@ -29,7 +29,7 @@ def generate(model: Llava, inputs: Inputs, params: SamplingParams, *, tokenizer_
         hidden = model(row, images, positions)
         logits = model.language.logits(hidden[0, -1]).float().cpu()
         token = sample(logits.masked_fill(forbidden, -torch.inf), params, generator, history=tokens)
-        if token == model.config.tokens.eos:
+        if token in model.config.tokens.ends:
             break
         tokens.append(token)
     return tokens[len(inputs.tokens) :]

@@ -52,7 +52,7 @@ class Tokenizer:
         self._markers = {token["content"]: id for id, token in added.items()}
         pieces = self._opening.get_vocab(with_added_tokens=True)
         self.size = max(pieces.values()) + 1
-        self._specials = {id for id, token in added.items() if token["special"]} | _special_ids(tokens)
+        self._specials = {id for id, token in added.items() if token["special"]} | {id for _, id in tokens.ids}
         self._bytes = [b""] * self.size
         for piece, id in pieces.items():
             self._bytes[id] = piece.encode() if id in added else self._spell(piece)
@@ -169,10 +169,6 @@ def train_tokenizer(texts: Iterable[str], vocab_size: int) -> Tokenizer:
     )
     backend.train_from_iterator(texts, trainer)
     return Tokenizer(backend.to_str(pretty=True), SpecialTokens(pad=0, bos=1, eos=2, image=3))
-
-
-def _special_ids(tokens: SpecialTokens) -> set[int]:
-    return {id for _, id in tokens if id is not None}
 
 
 def _letters_of_bytes() -> dict[str, int]:
