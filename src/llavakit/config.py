@@ -158,6 +158,33 @@ class ProjectorConfig(Config):
     bias: bool = True
 
 
+class RopeScaling(Config):
+    """Rotary positions slowed down for a longer context than a model had at first (upstream: `rope_scaling`).
+
+    `linear` slows every pair of channels by `factor`. `llama3` (Llama 3.1) slows those that turn fewer than
+    `low_freq_factor` times within `original_positions`, leaves those that turn more than `high_freq_factor` times, and
+    passes smoothly from one to the other; `linear` has none of these three.
+    """
+
+    kind: Literal["linear", "llama3"]
+    factor: float = Field(ge=1, allow_inf_nan=False)
+    low_freq_factor: float | None = Field(None, gt=0, allow_inf_nan=False)
+    high_freq_factor: float | None = Field(None, gt=0, allow_inf_nan=False)
+    original_positions: int | None = Field(None, gt=0)
+
+    @model_validator(mode="after")
+    def _check(self) -> Self:
+        own = (self.low_freq_factor, self.high_freq_factor, self.original_positions)
+        if self.kind == "linear" and any(value is not None for value in own):
+            raise ValueError("kind 'linear' has a factor and nothing else")
+        if self.kind == "llama3" and (None in own or own[0] >= own[1]):
+            raise ValueError(
+                "kind 'llama3' needs original_positions, and a low_freq_factor below its high_freq_factor; given: "
+                f"{own[2]}, {own[0]} and {own[1]}"
+            )
+        return self
+
+
 class LanguageConfig(Config):
     """A decoder of the Llama family: grouped KV heads, rotary positions, SwiGLU, RMSNorm; Qwen2 has `qkv_bias`."""
 
@@ -170,6 +197,7 @@ class LanguageConfig(Config):
     head_dim: int = Field(128, gt=0)
     rms_norm_eps: float = Field(1e-6, gt=0)
     rope_theta: float = Field(10000.0, gt=0)
+    rope_scaling: RopeScaling | None = None
     max_positions: int = Field(2048, gt=0)
     tie_embeddings: bool = False
     qkv_bias: bool = False

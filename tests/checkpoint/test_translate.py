@@ -12,7 +12,7 @@ from transformers import CLIPImageProcessor
 
 from llavakit.checkpoint.formats import read_config
 from llavakit.checkpoint.translate import translate
-from llavakit.config import ConfigError, LlavaConfig, TilingConfig
+from llavakit.config import ConfigError, LlavaConfig, RopeScaling, TilingConfig
 
 VOCAB = {"vocab_size": 32064}
 QWEN2 = {"model_type": "qwen2", "vocab_size": 152064, "eos_token_id": 151645}
@@ -98,6 +98,7 @@ def test_defaults_are_those_of_transformers(name: str) -> None:
         "head_dim": getattr(text, "head_dim", None) or text.hidden_size // text.num_attention_heads,
         "rms_norm_eps": text.rms_norm_eps,
         "rope_theta": text.rope_parameters["rope_theta"],
+        "rope_scaling": None,
         "max_positions": min(text.max_position_embeddings, window),
         "tie_embeddings": theirs.tie_word_embeddings,
         "qkv_bias": text.model_type == "qwen2",
@@ -130,8 +131,13 @@ def test_defaults_are_those_of_transformers(name: str) -> None:
         ({"text_config": {"attention_bias": True}}, "text_config.attention_bias is True, and only false"),
         ({"text_config": {"mlp_bias": True}}, "text_config.mlp_bias is True"),
         ({"text_config": {"hidden_act": "gelu"}}, "text_config.hidden_act is 'gelu'"),
-        ({"text_config": {"rope_scaling": {"type": "linear", "factor": 2.0}}}, "text_config.rope_scaling"),
-        ({"text_config": {"rope_parameters": {"rope_type": "llama3"}}}, "text_config.rope_parameters"),
+        ({"text_config": {"rope_scaling": {"type": "yarn", "factor": 2.0}}}, "text_config.rope_scaling .*'yarn', and"),
+        ({"text_config": {"rope_parameters": {"rope_type": "longrope"}}}, "text_config.rope_parameters .*'longrope'"),
+        ({"text_config": {"rope_scaling": "linear"}}, "text_config.rope_scaling is 'linear', and should be an object"),
+        ({"text_config": {"rope_scaling": {"type": "linear"}}}, "language.rope_scaling.factor is missing"),
+        ({"text_config": {"rope_scaling": {"type": "linear", "factor": 0}}}, "language.rope_scaling.factor is 0"),
+        ({"text_config": {"rope_scaling": {"type": "llama3", "factor": 8}}}, "'llama3' needs original_positions"),
+        ({"text_config": {"partial_rotary_factor": 0.5}}, "text_config.partial_rotary_factor is not 1"),
         ({"text_config": {"num_attention_heads": 0}}, "num_attention_heads is 0, and only a positive whole number"),
         ({"text_config": {"hidden_size": "big"}}, "hidden_size is 'big'"),
         ({"text_config": {"eos_token_id": []}}, "eos_token_id is given nowhere"),
@@ -243,3 +249,31 @@ def test_image_settings_as_transformers_saves_them(tmp_path: Path) -> None:
 def test_image_settings_that_cannot_be_followed(image: dict[str, Any], sentence: str) -> None:
     with pytest.raises(ConfigError, match=f"image settings: {sentence}"):
         translated({"text_config": VOCAB}, image=image)
+
+
+LLAMA_3_1 = {"factor": 8.0, "low_freq_factor": 1.0, "high_freq_factor": 4.0, "original_max_position_embeddings": 8192}
+
+
+@pytest.mark.parametrize(
+    ("given", "theta", "scaling"),
+    [
+        ({"rope_theta": 5e5, "rope_scaling": None}, 5e5, None),
+        ({"rope_theta": 5e5, "rope_scaling": {"type": "dynamic", "factor": 2.0}}, 5e5, None),
+        ({"rope_scaling": {"type": "linear", "factor": 4.0}}, 1e4, {"kind": "linear", "factor": 4.0}),
+        (
+            {"rope_theta": 5e5, "rope_scaling": {"rope_type": "llama3", **LLAMA_3_1}},
+            5e5,
+            {"kind": "llama3", "factor": 8, "low_freq_factor": 1, "high_freq_factor": 4, "original_positions": 8192},
+        ),
+        ({"rope_parameters": {"rope_type": "default", "rope_theta": 1e6}, "rope_theta": 5}, 1e6, None),
+        (
+            {"rope_parameters": {"rope_type": "linear", "factor": 2, "rope_theta": 1e6}},
+            1e6,
+            {"kind": "linear", "factor": 2},
+        ),
+    ],
+)
+def test_positions_in_old_and_new_spelling(given: dict[str, Any], theta: float, scaling: dict[str, Any] | None) -> None:
+    language = translated({"text_config": VOCAB | given}).language
+    assert language.rope_theta == theta
+    assert language.rope_scaling == (scaling and RopeScaling(**scaling))

@@ -15,12 +15,24 @@ from llavakit.anyres import Size, num_image_tokens, num_views
 from llavakit.checkpoint.weights import load_model
 from llavakit.model import Images, Llava
 
+# Some pairs of channels turn often, some hardly, and some lie between.
+LLAMA_3_1 = {
+    "rope_type": "llama3",
+    "rope_theta": 5e3,
+    "factor": 8.0,
+    "low_freq_factor": 1.0,
+    "high_freq_factor": 4.0,
+    "original_max_position_embeddings": 40,
+}
 VARIANTS: dict[str, dict[str, Any]] = {
     "plain": {},
     "grouped KV heads": {"text": {"num_key_value_heads": 2}},
     "one KV head": {"text": {"num_key_value_heads": 1}},
     "heads wider than the model": {"text": {"head_dim": 16}},
     "other rotary base": {"text": {"rope_parameters": {"rope_type": "default", "rope_theta": 5e5}}},
+    "linear positions": {"text": {"rope_parameters": {"rope_type": "linear", "factor": 2.5, "rope_theta": 1e4}}},
+    "llama 3.1's positions": {"text": {"rope_parameters": LLAMA_3_1, "head_dim": 16}},
+    "dynamic positions": {"text": {"rope_parameters": {"rope_type": "dynamic", "factor": 2.0, "rope_theta": 1e4}}},
     "other norm eps": {"text": {"rms_norm_eps": 1e-2}, "vision": {"layer_norm_eps": 1e-2}},
     "tied embeddings": {"text": {"tie_word_embeddings": True}},
     "mistral": {"language": "mistral", "text": {"num_key_value_heads": 2, "sliding_window": None}},

@@ -10,6 +10,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
+from llavakit.checkpoint.rope import rope_fields
 from llavakit.config import CLIP_MEAN, CLIP_STD, SIGLIP_MEAN, SIGLIP_STD, ConfigError
 
 JSON = Mapping[str, Any]
@@ -88,8 +89,6 @@ _LANGUAGE_DEMANDS = (
     Demand("hidden_act", lambda value: value == "silu", "'silu'"),
     Demand("attention_bias", lambda value: not value, "false"),
     Demand("mlp_bias", lambda value: not value, "false"),
-    Demand("rope_scaling", lambda value: _is_plain_rope(value), "plain rotary positions, not scaled ones"),
-    Demand("rope_parameters", lambda value: _is_plain_rope(value), "plain rotary positions, not scaled ones"),
 )
 
 
@@ -100,9 +99,8 @@ def read_language(text: JSON, *, where: str = "") -> dict[str, Any]:
     return LANGUAGES[text["model_type"]] | text
 
 
-def language_fields(text: JSON, *, tied: bool) -> dict[str, Any]:
+def language_fields(text: JSON, *, tied: bool, where: str = "") -> dict[str, Any]:
     """What `read_language` gave, as the fields of `LanguageConfig`."""
-    rope = text.get("rope_parameters") or {}
     # Inside its window, sliding attention is full attention: a context of one window is exact.
     slides = text.get("use_sliding_window", True) and text["sliding_window"]
     window = text["sliding_window"] if slides else text["max_position_embeddings"]
@@ -115,7 +113,7 @@ def language_fields(text: JSON, *, tied: bool) -> dict[str, Any]:
         "num_kv_heads": text["num_key_value_heads"] or text["num_attention_heads"],
         "head_dim": text["head_dim"] or text["hidden_size"] // text["num_attention_heads"],
         "rms_norm_eps": text["rms_norm_eps"],
-        "rope_theta": rope.get("rope_theta", text.get("rope_theta", 10000.0)),
+        **rope_fields(text, where),
         "max_positions": min(text["max_position_embeddings"], window),
         "tie_embeddings": tied,
         "qkv_bias": text["model_type"] == "qwen2",
@@ -181,10 +179,6 @@ def check(section: JSON, demands: tuple[Demand, ...], where: str) -> None:
 
 def _is_count(value: Any) -> bool:
     return isinstance(value, int) and value > 0
-
-
-def _is_plain_rope(rope: JSON | None) -> bool:
-    return not rope or rope.get("rope_type", rope.get("type", "default")) == "default"
 
 
 def first(*values: Any) -> Any:

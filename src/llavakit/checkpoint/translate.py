@@ -104,7 +104,7 @@ def translate(config: JSON, *, generation: JSON, image: JSON) -> LlavaConfig:
         {
             "vision": vision,
             "projector": {"kind": "mlp2x_gelu", "bias": config.get("multimodal_projector_bias", True)},
-            "language": language_fields(text, tied=tied),
+            "language": language_fields(text, tied=tied, where="text_config."),
             "tokens": {
                 **token_fields(config, text, generation),
                 "image": first(config.get("image_token_index"), config.get("image_token_id"), family.image_token),

@@ -110,7 +110,10 @@ class LanguageModel(nn.Module):
         cache: KVCache | None = None,
     ) -> Float[Tensor, "batch seq dim"]:
         """Hidden states after the final norm. With a cache, `embeds` are the tokens behind the cached ones."""
-        angles = rotary_angles(positions, head_dim=self.config.head_dim, theta=self.config.rope_theta)
+        config = self.config
+        angles = rotary_angles(
+            positions, head_dim=config.head_dim, theta=config.rope_theta, scaling=config.rope_scaling
+        )
         mask = _continuation_mask(embeds.shape[1], cache.length if cache else 0, embeds.device)
         x = embeds
         for index, layer in enumerate(self.layers):

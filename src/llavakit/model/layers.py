@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+import math
+
 import torch
 from einops import rearrange
 from jaxtyping import Bool, Float, Int
 from torch import Tensor, nn
 from torch.nn import functional as F
+
+from llavakit.config import RopeScaling
 
 
 def quick_gelu(x: Float[Tensor, "*shape"]) -> Float[Tensor, "*shape"]:
@@ -72,13 +76,25 @@ class RMSNorm(nn.Module):
 
 
 def rotary_angles(
-    positions: Int[Tensor, "batch seq"], *, head_dim: int, theta: float
+    positions: Int[Tensor, "batch seq"], *, head_dim: int, theta: float, scaling: RopeScaling | None = None
 ) -> tuple[Float[Tensor, "batch 1 seq head_dim"], Float[Tensor, "batch 1 seq head_dim"]]:
     """Cosine and sine of each position's angles (Su et al. 2021), in float32."""
     frequencies = theta ** (-torch.arange(0, head_dim, 2, device=positions.device, dtype=torch.float32) / head_dim)
+    if scaling is not None:
+        frequencies = _slowed(frequencies, scaling)
     angles = positions[:, None, :, None].float() * frequencies
     angles = torch.cat((angles, angles), dim=-1)
     return angles.cos(), angles.sin()
+
+
+def _slowed(frequencies: Float[Tensor, " pairs"], scaling: RopeScaling) -> Float[Tensor, " pairs"]:
+    """Radians per position, divided by the factor where the kind of scaling says so."""
+    slow = frequencies / scaling.factor
+    if scaling.kind == "linear":
+        return slow
+    turns = frequencies * scaling.original_positions / (2 * math.pi)
+    low, high = scaling.low_freq_factor, scaling.high_freq_factor
+    return slow.lerp(frequencies, ((turns - low) / (high - low)).clamp(0, 1))
 
 
 def rotate(
