@@ -74,6 +74,7 @@ def _adapter(folder: Path, parts: Parts, reader: Reader) -> Contents:
 
 def _finish(config: LlavaConfig, format: Format, tensors: Tensors) -> Contents:
     """Without the tensors that are known to be useless."""
+    _check_depth(config, len(tensors))
     droppable = unused_layers(config.vision)
     kept = {name: tensor for name, tensor in tensors.items() if rename(name, droppable) is None}
     if config.tiling is None or not config.tiling.with_newline:
@@ -81,6 +82,18 @@ def _finish(config: LlavaConfig, format: Format, tensors: Tensors) -> Contents:
     if config.language.tie_embeddings:
         _drop_tied_head(kept)
     return Contents(config, format, kept)
+
+
+def _check_depth(config: LlavaConfig, num_tensors: int) -> None:
+    """A layer has tensors, so there cannot be more layers; before anything is made of as many as a file may claim."""
+    for part, num_layers in (
+        ("vision tower", config.vision.num_layers),
+        ("language model", config.language.num_layers),
+    ):
+        if num_layers > num_tensors:
+            raise CheckpointError(
+                f"the configuration gives the {part} {num_layers:,} layers, but there are only {num_tensors:,} tensors"
+            )
 
 
 def _drop_tied_head(tensors: Tensors) -> None:

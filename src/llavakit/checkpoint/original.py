@@ -27,7 +27,7 @@ from llavakit.checkpoint.towers import recognise
 from llavakit.checkpoint.translate_original import translate_original
 from llavakit.config import LlavaConfig, VisionConfig
 
-_PROJECTOR = "mm_projector"
+PROJECTOR = "mm_projector"
 _BESIDE_ADAPTER = "non_lora_trainables"
 _IMAGE_FILE = "preprocessor_config.json"
 _NEAR_NOTHING = 0.25  # a norm's weights lie around one; the difference of two norms lies around nothing
@@ -68,7 +68,7 @@ def _without_tower(folder: Path, config: JSON, base: Path | None, reader: Reader
             return own
         return _add_base(own, _base(folder, config, base, reader), folder)
     adapter = reader.file(folder, ADAPTER)
-    beside = reader.file(folder, _BESIDE_ADAPTER if adapter else _PROJECTOR)
+    beside = reader.file(folder, _BESIDE_ADAPTER if adapter else PROJECTOR)
     if beside is None:
         return by_our_names(reader.weights(folder), ORIGINAL)  # which says what is missing
     tensors = _base(folder, config, base, reader) | by_our_names(_stripped(beside), ORIGINAL)
@@ -92,7 +92,7 @@ def _base(folder: Path, config: JSON, base: Path | None, reader: Reader) -> Tens
 def _stripped(stored: Tensors) -> Tensors:
     """Without what PEFT and the original's trainer put before their names; the projector's may lack `model.`."""
     plain = {name.removeprefix(PREFIX): tensor for name, tensor in stored.items()}
-    return {f"model.{name}" if name.startswith(_PROJECTOR) else name: tensor for name, tensor in plain.items()}
+    return {f"model.{name}" if name.startswith(PROJECTOR) else name: tensor for name, tensor in plain.items()}
 
 
 def _is_delta(tensors: Tensors) -> bool:

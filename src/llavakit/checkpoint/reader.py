@@ -15,7 +15,7 @@ from llavakit.checkpoint.formats import INDEX_FILE, WEIGHTS_FILE, read_json
 
 PICKLED_WEIGHTS_FILE = "pytorch_model.bin"
 _INDEX_OF = {WEIGHTS_FILE: INDEX_FILE, PICKLED_WEIGHTS_FILE: f"{PICKLED_WEIGHTS_FILE}.index.json"}
-_PICKLES = (".bin", ".pt", ".pth")
+PICKLES = (".bin", ".pt", ".pth")
 
 
 @dataclass(frozen=True)
@@ -52,7 +52,7 @@ class Reader:
                 return self._open(folder / name)
             if (folder / index).is_file():
                 return self._sharded(folder / index)
-        if loose := sorted(path.name for path in folder.glob("*") if path.suffix in _PICKLES):
+        if loose := sorted(path.name for path in folder.glob("*") if path.suffix in PICKLES):
             raise CheckpointError(_refusal(folder, loose))
         raise CheckpointError(f"{folder} has no weights: neither {WEIGHTS_FILE} nor {INDEX_FILE}")
 
@@ -88,7 +88,7 @@ class Reader:
         return found
 
     def _open(self, path: Path) -> Tensors:
-        if path.suffix not in _PICKLES:
+        if path.suffix not in PICKLES:
             return _open_safetensors(path)
         if self._unpickle is None:
             raise CheckpointError(_refusal(path.parent, [path.name]))

@@ -54,25 +54,27 @@ def fill(
 
 def check_fit(model: nn.Module, stored: Mapping[str, StoredTensor], source: Path) -> None:
     """Raise `CheckpointError` unless `stored` are just the tensors of a model, which may be on `meta`."""
-    expected = {name: tuple(tensor.shape) for name, tensor in model.state_dict().items()}
-    problems = [
-        *_listed("missing", [name for name in expected if name not in stored]),
-        *_listed("not used", [tensor.name for name, tensor in stored.items() if name not in expected]),
-        *_listed(
-            "of another shape than the configuration says",
-            [
-                f"{tensor.name} {list(tensor.shape)} instead of {list(expected[name])}"
-                for name, tensor in stored.items()
-                if name in expected and tensor.shape != expected[name]
-            ],
-        ),
-        *_listed(
-            "not floating-point numbers",
-            [f"{tensor.name} ({tensor.dtype})" for tensor in stored.values() if tensor.dtype not in _FLOATS],
-        ),
-    ]
+    problems = [_listed(what, names) for what, names in misfits(model, stored).items()]
     if problems:
         raise CheckpointError(f"the weights in {source} do not fit their configuration: {'; '.join(problems)}")
+
+
+def misfits(model: nn.Module, stored: Mapping[str, StoredTensor]) -> dict[str, list[str]]:
+    """Where `stored` are not the tensors of a model: the names by what is wrong with them; empty where they fit."""
+    expected = {name: tuple(tensor.shape) for name, tensor in model.state_dict().items()}
+    found = {
+        "missing": [name for name in expected if name not in stored],
+        "not used": [tensor.name for name, tensor in stored.items() if name not in expected],
+        "of another shape than the configuration says": [
+            f"{tensor.name} {list(tensor.shape)} instead of {list(expected[name])}"
+            for name, tensor in stored.items()
+            if name in expected and tensor.shape != expected[name]
+        ],
+        "not floating-point numbers": [
+            f"{tensor.name} ({tensor.dtype})" for tensor in stored.values() if tensor.dtype not in _FLOATS
+        ],
+    }
+    return {what: names for what, names in found.items() if names}
 
 
 def stored_dtype(stored: Mapping[str, StoredTensor]) -> torch.dtype:
@@ -86,9 +88,7 @@ def _natural_dtype(stored: Mapping[str, StoredTensor], device: torch.device) -> 
     return torch.float32 if device.type == "cpu" and dtype.itemsize < 4 else dtype
 
 
-def _listed(what: str, names: list[str], limit: int = 8) -> list[str]:
-    """At most one line: the names, so many of them, that are `what`."""
-    if not names:
-        return []
+def _listed(what: str, names: list[str], limit: int = 8) -> str:
+    """The names, or so many of them, that are `what`."""
     more = f" and {len(names) - limit} more" if len(names) > limit else ""
-    return [f"{what}: {', '.join(names[:limit])}{more}"]
+    return f"{what}: {', '.join(names[:limit])}{more}"

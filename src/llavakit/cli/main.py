@@ -12,6 +12,7 @@ import typer
 from llavakit import __version__
 from llavakit.cli.ask import ask
 from llavakit.cli.chat import chat
+from llavakit.cli.doctor import doctor
 from llavakit.cli.evaluate import evaluate
 from llavakit.cli.import_model import import_model
 from llavakit.cli.list import list_models
@@ -32,7 +33,7 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     context_settings={"help_option_names": ["-h", "--help"]},
 )
-for command in (ask, chat, show, train, evaluate, scenes, pull, rm):
+for command in (ask, chat, show, doctor, train, evaluate, scenes, pull, rm):
     app.command()(command)
 app.command("import")(import_model)
 app.command("list")(list_models)

@@ -1,0 +1,257 @@
+"""The doctor tells what the code that loads finds: usable is what loads, and every fault is named."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+from safetensors.torch import load_file, save_file
+
+from llavakit.checkpoint import reader
+from llavakit.checkpoint.contents import Parts
+from llavakit.checkpoint.doctor import Diagnosis, examine
+from llavakit.checkpoint.load import load
+
+WEIGHTS = "model.safetensors"
+Change = Callable[[Path], None]
+
+
+def wrong(diagnosis: Diagnosis) -> str:
+    return "\n".join(
+        " ".join((finding.says, *finding.names, finding.do))
+        for finding in diagnosis.findings
+        if finding.severity == "wrong"
+    )
+
+
+def test_nothing_is_wrong_with_what_we_saved(folder: Path) -> None:
+    diagnosis = examine(folder, with_weights=True)
+    assert diagnosis.usable and not diagnosis.findings
+    assert diagnosis.what == "a native llavakit model"
+    assert diagnosis.treated_as["variant"] == "as LLaVA-1.5: projector mlp2x_gelu, resize mode square"
+    assert diagnosis.treated_as["tokenizer"] == "tokenizer.json"
+    assert diagnosis.treated_as["context"] == "32 tokens"
+
+
+def with_tensors(change: Callable[[dict[str, torch.Tensor]], Any]) -> Change:
+    def apply(folder: Path) -> None:
+        tensors = load_file(folder / WEIGHTS)
+        change(tensors)
+        save_file(tensors, folder / WEIGHTS)
+
+    return apply
+
+
+def with_config(change: Callable[[dict[str, Any]], Any]) -> Change:
+    def apply(folder: Path) -> None:
+        config = json.loads((folder / "config.json").read_text())
+        change(config)
+        (folder / "config.json").write_text(json.dumps(config))
+
+    return apply
+
+
+def with_bytes(name: str, change: Callable[[bytes], bytes]) -> Change:
+    def apply(folder: Path) -> None:
+        (folder / name).write_bytes(change((folder / name).read_bytes()))
+
+    return apply
+
+
+NORM = "language.norm.weight"
+FAULTS: dict[str, tuple[Change, str]] = {
+    "a key is missing": (with_tensors(lambda t: t.pop(NORM)), f"1 tensors missing {NORM}"),
+    "a key is too many": (with_tensors(lambda t: t.update(odd=torch.ones(2))), "1 tensors not used odd"),
+    "another shape": (
+        with_tensors(lambda t: t.update({NORM: torch.ones(9)})),
+        f"{NORM} [9] instead of [8]",
+    ),
+    "whole numbers": (
+        with_tensors(lambda t: t.update({NORM: torch.ones(8, dtype=torch.int64)})),
+        f"not floating-point numbers {NORM} (I64)",
+    ),
+    "cut off": (with_bytes(WEIGHTS, lambda b: b[:-3]), "damaged, truncated or no safetensors file"),
+    "empty": (with_bytes(WEIGHTS, lambda b: b""), "get this file again"),
+    "a pointer": (
+        with_bytes(WEIGHTS, lambda b: b"version https://git-lfs.github.com/spec/v1\noid sha256:0\nsize 1\n"),
+        "run git lfs pull",
+    ),
+    "no weights": (lambda folder: (folder / WEIGHTS).unlink(), "has no weights"),
+    "no tokenizer": (lambda folder: (folder / "tokenizer.json").unlink(), "has no tokenizer.json"),
+    "a broken tokenizer": (with_bytes("tokenizer.json", lambda b: b"{}"), "tokenizer.json cannot be used"),
+    "no JSON": (with_bytes("config.json", lambda b: b"{"), "not readable as JSON"),
+    "an unknown key": (with_config(lambda c: c.update(resize_mod="pad")), "did you mean 'resize_mode'"),
+    "a million layers": (
+        with_config(lambda c: c["language"].update(num_layers=10**6)),
+        "the language model 1,000,000 layers, but there are only 62 tensors",
+    ),
+    "a billion layers of tower": (
+        with_config(lambda c: c["vision"].update(num_layers=10**9, feature_layer=1)),
+        "the vision tower 1,000,000,000 layers",
+    ),
+    "a width beyond all memory": (
+        with_config(lambda c: c["language"].update(vocab_size=2**62)),
+        "failed with RuntimeError",
+    ),
+}
+
+
+@pytest.mark.parametrize("fault", FAULTS)
+def test_every_fault_is_named(fault: str, folder: Path) -> None:
+    change, says = FAULTS[fault]
+    change(folder)
+    diagnosis = examine(folder)
+    assert not diagnosis.usable
+    assert says in wrong(diagnosis)
+
+
+def test_all_names_are_listed_and_not_only_the_first(folder: Path) -> None:
+    with_tensors(lambda tensors: [tensors.pop(name) for name in list(tensors) if "language.layers" in name])(folder)
+    [missing] = [finding for finding in examine(folder).findings if "missing" in finding.says]
+    assert missing.says == "18 tensors missing" and len(missing.names) == 18
+
+
+def test_weights_are_read_only_when_asked(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    with_tensors(lambda tensors: (tensors[NORM].fill_(torch.nan), tensors["language.embed_tokens.weight"].zero_()))(
+        folder
+    )
+    opened = reader._open_safetensors
+
+    def unreadable(path: Path) -> reader.Tensors:
+        def read() -> torch.Tensor:
+            raise AssertionError("a tensor was read")
+
+        return {
+            name: reader.StoredTensor(name, tensor.shape, tensor.dtype, read) for name, tensor in opened(path).items()
+        }
+
+    with monkeypatch.context() as patched:
+        patched.setattr(reader, "_open_safetensors", unreadable)
+        assert examine(folder).usable
+    diagnosis = examine(folder, with_weights=True)
+    assert not diagnosis.usable
+    assert "1 tensors hold infinite numbers or none at all language.norm.weight (8 of 8)" in wrong(diagnosis)
+    [unusual] = [finding for finding in diagnosis.findings if finding.severity == "unusual"]
+    assert unusual.names == ("language.embed_tokens.weight",)
+
+
+def test_shards(fixtures: Path, tmp_path: Path) -> None:
+    """Every damaged shard is named, a missing one, and one the index does not know."""
+    checkpoints = fixtures / "checkpoints"
+    folder = Path(shutil.copytree(checkpoints / "v16-anyres-vicuna", tmp_path / "shards"))
+    parts = Parts(vision_tower=checkpoints / "openai" / "clip-tiny-patch14-56-c")
+    assert examine(folder, parts).usable
+    shards = sorted(folder.glob("*.safetensors"))
+    shutil.copy(shards[0], folder / "model-old.safetensors")
+    assert ("model-old.safetensors",) in [finding.names for finding in examine(folder, parts).findings]
+    for shard in shards[:2]:
+        shard.write_bytes(shard.read_bytes()[:-1])
+    damaged = {name for finding in examine(folder, parts).findings for name in finding.names}
+    assert damaged >= {shard.name for shard in shards[:2]}
+    shards[0].unlink()
+    assert f"names {shards[0].name}, but that file is missing" in wrong(examine(folder, parts))
+
+
+def test_pickles_are_never_opened(fixtures: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(torch, "load", None)
+    monkeypatch.setattr("subprocess.run", None)
+    for name in ("v1-linear", "v15-mlp", "projector-only", "lora"):
+        checkpoints = fixtures / "checkpoints"
+        parts = Parts(checkpoints / "openai" / "clip-tiny-patch14-84-b", checkpoints / "vicuna-tiny")
+        diagnosis = examine(
+            checkpoints / name, parts if name in ("projector-only", "lora") else Parts(parts.vision_tower)
+        )
+        assert not diagnosis.usable
+        assert "--allow-pickle" in wrong(diagnosis)
+
+
+WHAT = {
+    "v15-mlp": "an original LLaVA (model_type 'llava_llama')",
+    "projector-only": "a projector of the original's stage 1",
+    "lora": "a LoRA adapter of the original's code",
+    "vicuna-tiny": "a model of type 'llama'",
+    "openai/clip-tiny-patch14-56-a": "a model of type 'clip'",
+    "openai": "a folder without a configuration",
+    "nowhere": "no folder",
+    "v15-mlp/config.json": "a file, not a folder",
+}
+
+
+@pytest.mark.parametrize("name", WHAT)
+def test_what_a_folder_is_though_it_cannot_be_used(name: str, fixtures: Path) -> None:
+    diagnosis = examine(fixtures / "checkpoints" / name)
+    assert diagnosis.what == WHAT[name]
+    assert not diagnosis.usable and not diagnosis.treated_as
+
+
+def test_what_is_meant_for_an_option_is_told(fixtures: Path) -> None:
+    advice = [finding.do for finding in examine(fixtures / "checkpoints" / "vicuna-tiny").findings]
+    assert "give it as --base to what was made from it" in advice
+    advice = [finding.do for finding in examine(fixtures / "checkpoints/openai/clip-tiny-patch14-84-d").findings]
+    assert "give it as --vision-tower to a checkpoint without one" in advice
+
+
+JSON = st.recursive(
+    st.none() | st.booleans() | st.integers(-3, 3) | st.sampled_from([2**40, 1e400, -0.5]) | st.text(max_size=3),
+    lambda inner: st.lists(inner, max_size=2) | st.dictionaries(st.text(max_size=3), inner, max_size=2),
+    max_leaves=3,
+)
+
+
+def check(folder: Path) -> None:
+    """No exception, and the same judgement as the loader's."""
+    diagnosis = examine(folder)
+    try:
+        load(folder)
+    except Exception:
+        assert not diagnosis.usable
+    else:
+        assert diagnosis.usable, wrong(diagnosis)
+
+
+@settings(max_examples=25, deadline=None, suppress_health_check=list(HealthCheck))
+@given(data=st.data())
+@pytest.mark.parametrize("source", ["folder", "llava-llama", "llava-next-mistral"])
+def test_a_changed_configuration(source: str, data: st.DataObject, request: pytest.FixtureRequest) -> None:
+    whole = request.getfixturevalue("folder")
+    if source != "folder":
+        hf = request.getfixturevalue("fixtures") / "hf" / "checkpoints" / source
+        whole = whole.with_name(source)
+        shutil.copytree(hf, whole, dirs_exist_ok=True)
+    file = data.draw(st.sampled_from([path for path in sorted(whole.glob("*.json")) if "tokenizer" not in path.name]))
+    before = file.read_text()
+    content = json.loads(before)
+    at, keys = content, list(content)
+    key = data.draw(st.sampled_from(keys))
+    if isinstance(content[key], dict) and content[key]:
+        at = content[key]
+        key = data.draw(st.sampled_from(list(at)))
+    if data.draw(st.booleans()):
+        del at[key]
+    else:
+        at[key] = data.draw(JSON)
+    try:
+        file.write_text(json.dumps(content))
+        check(whole)
+    finally:
+        file.write_text(before)
+
+
+@settings(max_examples=25, deadline=None, suppress_health_check=list(HealthCheck))
+@given(data=st.data())
+def test_changed_bytes(folder: Path, data: st.DataObject) -> None:
+    file = data.draw(st.sampled_from(sorted(folder.iterdir())))
+    before = file.read_bytes()
+    at = data.draw(st.integers(0, min(len(before) - 1, 4000)))
+    try:
+        file.write_bytes(before[:at] + data.draw(st.binary(max_size=4)) + before[at + data.draw(st.integers(0, 9)) :])
+        check(folder)
+    finally:
+        file.write_bytes(before)
