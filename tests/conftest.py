@@ -24,7 +24,8 @@ def check_shapes(function: Callable[..., Any]) -> Callable[..., Any]:
 
 # Before any test imports these rooms, so that their shapes are checked in all tests.
 install_import_hook(
-    ["llavakit.processing", "llavakit.model", "llavakit.engine", "llavakit.train"], f"{__name__}.check_shapes"
+    ["llavakit.processing", "llavakit.model", "llavakit.engine", "llavakit.train", "llavakit.parity"],
+    f"{__name__}.check_shapes",
 )
 
 

@@ -22,6 +22,7 @@ class Entry:
     format: str = "llavakit"  # expected: llavakit, original or hf
     base: str = ""  # the language model it began from
     tower: str = ""
+    licence: str = ""  # where it is known; a published one's stands in its card
 
 
 def _published(hub: str, base: str, tower: str) -> Entry:
@@ -39,6 +40,7 @@ MODELS: Mapping[str, Entry] = MappingProxyType(
             folder="pocket",
             about="a small LLaVA for drawn scenes, in the package",
             source="trained by this project: llava train pocket; its card is README.md in the folder",
+            licence="Apache-2.0",
         ),
         "llava-1.5-7b": _published("llava-hf/llava-1.5-7b-hf", "Vicuna-7B v1.5", _CLIP),
         "llava-1.5-13b": _published("llava-hf/llava-1.5-13b-hf", "Vicuna-13B v1.5", _CLIP),

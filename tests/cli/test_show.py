@@ -11,6 +11,7 @@ from llavakit.checkpoint.load import load
 from llavakit.checkpoint.save import save
 from llavakit.config import TilingConfig
 from llavakit.model import Llava
+from llavakit.model.footprint import PRECISIONS, cache_bytes, weight_bytes
 
 
 def rows(out: str) -> dict[str, str]:
@@ -30,6 +31,13 @@ def test_every_number_is_the_models_own(llava: Callable, model_folder: Path) -> 
     assert shown["a picture"] == "4 tokens, resize mode pad"
     assert shown["template"] == "vicuna_v1"
     assert shown["stored as"] == "F16"
+    assert shown["built"] == "as LLaVA-1.5: projector mlp2x_gelu, resize mode pad"
+    assert shown["licence"] == "not stated"
+    weights, cache = (
+        weight_bytes(model, PRECISIONS["int8"]),
+        cache_bytes(model.config.language, 256, PRECISIONS["int8"]),
+    )
+    assert shown["int8"] == f"{weights / 1e6:,.1f} MB + {cache / 1e6:,.1f} MB"
     assert shown["size"] == f"{(model_folder / 'model.safetensors').stat().st_size / 1e6:,.1f} MB"
 
 
@@ -39,6 +47,7 @@ def test_how_many_tokens_a_picture_of_some_size_becomes(
     assert "4 tokens at 640x480, resize mode pad" in llava("show", model_folder, "--image-size", "640x480").out
     shown = rows(llava("show", tiled_folder).out)
     assert shown["a picture"] == "24 tokens at 56x56 from 1 + 4 tiles, resize mode anyres"
+    assert shown["compat"] == "original"
     assert shown["parameters"] == f"{sum(weight.numel() for weight in load(tiled_folder).model.parameters()):,}"
     assert "14 tokens at 99x33 from 1 + 2 tiles" in llava("show", tiled_folder, "--image-size", "99x33").out
 
@@ -63,3 +72,11 @@ def tiled_folder(model_folder: Path, tmp_path: Path) -> Path:
 def test_no_model(llava: Callable, tmp_path: Path) -> None:
     run = llava("show", tmp_path)
     assert run.code == 1 and "config.json" in run.err and run.err.count("\n") == 1
+
+
+def test_the_licence(llava: Callable, model_folder: Path, tmp_path: Path) -> None:
+    assert rows(llava("show", "pocket").out)["licence"] == "Apache-2.0"
+    folder = tmp_path / "carded"
+    loaded = load(model_folder)
+    save(loaded.model, loaded.tokenizer, folder, card="---\nlicense: mit\n---\n# carded\n")
+    assert rows(llava("show", folder).out)["licence"] == "mit"

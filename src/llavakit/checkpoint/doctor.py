@@ -130,7 +130,7 @@ def _treated_as(seen: Seen) -> dict[str, str]:
     config = seen.contents.config
     return {
         "format": seen.contents.format,
-        "variant": _variant(config),
+        "variant": variant(config),
         "vision tower": _tower(seen),
         "template": config.template,
         "pictures": _pictures(config),
@@ -140,7 +140,8 @@ def _treated_as(seen: Seen) -> dict[str, str]:
     }
 
 
-def _variant(config: LlavaConfig) -> str:
+def variant(config: LlavaConfig) -> str:
+    """Which member of the family it is built as, whatever it is called."""
     if config.tiling and config.tiling.max_tiles:
         likeness = "as LLaVA-OneVision"
     elif config.tiling:

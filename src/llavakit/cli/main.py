@@ -16,6 +16,7 @@ from llavakit.cli.doctor import doctor
 from llavakit.cli.evaluate import evaluate
 from llavakit.cli.import_model import import_model
 from llavakit.cli.list import list_models
+from llavakit.cli.parity import parity
 from llavakit.cli.pull import pull
 from llavakit.cli.rm import rm
 from llavakit.cli.scenes import scenes
@@ -33,7 +34,7 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     context_settings={"help_option_names": ["-h", "--help"]},
 )
-for command in (ask, chat, show, doctor, train, evaluate, scenes, pull, rm):
+for command in (ask, chat, show, doctor, parity, train, evaluate, scenes, pull, rm):
     app.command()(command)
 app.command("import")(import_model)
 app.command("list")(list_models)

@@ -26,9 +26,13 @@ def show(
     from rich.console import Console
     from rich.table import Table
 
+    from llavakit.catalog import MODELS
+    from llavakit.checkpoint.card import licence_of
     from llavakit.checkpoint.contents import Parts, read_contents
+    from llavakit.checkpoint.doctor import variant
     from llavakit.checkpoint.load import locate
     from llavakit.model import Llava
+    from llavakit.model.footprint import GROUPED, PRECISIONS, cache_bytes, weight_bytes
 
     folder = locate(model)
     contents = read_contents(folder, Parts(vision_tower, base))
@@ -43,6 +47,7 @@ def show(
     table = Table(box=None, show_header=False, pad_edge=False)
     for name, value in (
         ("model", f"{folder} ({contents.format} format)"),
+        ("built", variant(config)),
         ("parameters", f"{sum(weight.numel() for weight in whole.parameters()):,}"),
         (
             "  vision",
@@ -58,9 +63,20 @@ def show(
         ),
         ("context", f"{language.max_positions:,} tokens"),
         ("a picture", _picture(config, image_size)),
+        *([("compat", config.tiling.compat)] if config.tiling else []),
         ("template", config.template),
         ("stored as", ", ".join(sorted({tensor.dtype for tensor in contents.tensors.values()}))),
-        ("size", f"{size / 1e6:,.1f} MB"),
+        ("size", _megabytes(size)),
+        ("licence", licence_of(folder) or (MODELS[model].licence if model in MODELS else "") or "not stated"),
+        ("memory", f"weights, and keys and values of {language.max_positions:,} tokens{GROUPED}"),
+        *(
+            (
+                f"  {name}",
+                f"{_megabytes(weight_bytes(whole, precision))} + "
+                f"{_megabytes(cache_bytes(language, language.max_positions, precision))}",
+            )
+            for name, precision in PRECISIONS.items()
+        ),
     ):
         table.add_row(name, value)
     Console(soft_wrap=True, highlight=False).print(table)
@@ -79,6 +95,10 @@ def _picture(config: LlavaConfig, image_size: str | None) -> str:
     views, tokens = num_views(width, height, config), num_image_tokens(width, height, config)
     tiles = f" from 1 + {views - 1} tiles" if config.resize_mode == "anyres" else ""
     return f"{tokens:,} tokens at {width}x{height}{tiles}, resize mode {config.resize_mode}"
+
+
+def _megabytes(num_bytes: int) -> str:
+    return f"{num_bytes / 1e6:,.1f} MB"
 
 
 def _parse(image_size: str) -> tuple[int, int]:
