@@ -51,6 +51,15 @@ def test_json(llava: Callable, model_folder: Path, other: Path) -> None:
     assert told["stages"][1]["largest"] == 0.0 and told["stages"][2]["parting"]["picture"] == "drawn 336x336"
 
 
+def test_json_of_what_is_no_number(llava: Callable, model_folder: Path, tmp_path: Path) -> None:
+    loaded = load(model_folder)
+    with torch.no_grad():
+        loaded.model.projector.fc1.bias.fill_(torch.nan)
+    save(loaded.model, loaded.tokenizer, tmp_path / "other")
+    told = json.loads(llava("parity", model_folder, tmp_path / "other", "--json").out, parse_constant=pytest.fail)
+    assert told["stages"][2]["largest"] == "inf"
+
+
 def test_a_folder_without_pictures(llava: Callable, model_folder: Path) -> None:
     run = llava("parity", model_folder, model_folder, "--pictures", model_folder)
     assert run.code == 1 and run.err == f"llava: there is no picture in {model_folder}\n"

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import math
 from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -72,8 +73,13 @@ def parity(
 
 
 def _as_object(found: Report) -> dict[str, object]:
+    """JSON knows no infinite numbers: they are text there."""
+    told = dataclasses.asdict(found)
+    for stage in told["stages"]:
+        if stage["largest"] == math.inf:
+            stage["largest"] = "inf"
     first = found.first_to_part
-    return {"agree": first is None, "first_to_part": first and first.name, **dataclasses.asdict(found)}
+    return {"agree": first is None, "first_to_part": first and first.name, **told}
 
 
 def _lines(found: Report) -> Iterator[str]:
