@@ -2,16 +2,20 @@
 
 from __future__ import annotations
 
+import json
 import os
 import struct
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import pytest
 from beartype import beartype
 from jaxtyping import install_import_hook
 from PIL import Image, ImageDraw
+
+if TYPE_CHECKING:
+    from torch import Tensor
 
 ROOT = Path(__file__).parent.parent
 
@@ -42,6 +46,62 @@ def fixtures() -> Path:
     if not folder.is_dir():
         pytest.skip(f"no golden files in {folder}; LLAVAKIT_FIXTURES names another folder")
     return folder
+
+
+ORIGINAL = "haotian-liu/LLaVA c121f04"
+HF = "transformers 4.57.1"
+HF_NOW = "transformers as installed"
+
+
+class Compared:
+    """Compares our results with another implementation's, and keeps by how much they differ.
+
+    `docs/make_compatibility.py` runs every test that takes the fixture `compared` and writes what they kept into
+    docs/compatibility.md: there is one comparison, and both the test and the page stand on it.
+    """
+
+    def __init__(self, test: str) -> None:
+        self.test = test
+        self.rows: dict[tuple[str, str, str], dict[str, Any]] = {}
+
+    def close(
+        self, ours: Tensor, theirs: Tensor, *, subject: str, stage: str, oracle: str, atol: float, rtol: float = 0.0
+    ) -> None:
+        """Numbers: assert that they are within the tolerance; `subject` is what was read, `stage` what was looked at."""
+        import torch
+
+        torch.testing.assert_close(ours, theirs, atol=atol, rtol=rtol)
+        row = self._row(subject, stage, oracle) | {"tolerance": atol, "relative": rtol}
+        apart = (ours.double() - theirs.double()).abs().max().item() if ours.numel() else 0.0
+        self.rows[subject, stage, oracle] = row | {"largest": max(row.get("largest", 0.0), apart)}
+
+    def equal(self, ours: object, theirs: object, *, subject: str, stage: str, oracle: str) -> None:
+        """Ids, counts, texts: assert that they are the same."""
+        assert ours == theirs, (subject, stage)
+        self.rows[subject, stage, oracle] = self._row(subject, stage, oracle)
+
+    def _row(self, subject: str, stage: str, oracle: str) -> dict[str, Any]:
+        row = self.rows.get((subject, stage, oracle), {"cases": 0})
+        named = {"test": self.test, "subject": subject, "stage": stage, "oracle": oracle}
+        return named | row | {"cases": row["cases"] + 1}
+
+
+@pytest.fixture
+def compared(request: pytest.FixtureRequest) -> Iterator[Compared]:
+    """Where a test compares with another implementation; LLAVAKIT_COMPATIBILITY names a file to keep the results in."""
+    kept = Compared(request.node.nodeid.partition("[")[0])
+    yield kept
+    if file := os.environ.get("LLAVAKIT_COMPATIBILITY"):
+        with Path(file).open("a", encoding="utf-8") as lines:
+            lines.writelines(json.dumps(row) + "\n" for row in kept.rows.values())
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """`-m compared` selects what the page of compatibility stands on."""
+    for item in items:
+        if "compared" in getattr(item, "fixturenames", ()):
+            item.add_marker(pytest.mark.compared)
 
 
 @pytest.fixture(scope="session")

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import json
 import shutil
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -21,11 +23,11 @@ from llavakit.checkpoint.load import load, tokenizer_of
 from llavakit.checkpoint.pickles import unpickler
 from llavakit.checkpoint.reader import Reader
 from llavakit.checkpoint.weights import fill
-from llavakit.model import Images, Llava
+from llavakit.model import Images, KVCache, Llava
 from llavakit.processing import Processor
 
-LOGITS = {"atol": 1e-4, "rtol": 0}
 PLACEHOLDER = -200
+STAGES = {"pixel_values": "pixels", "tower_features": "tower features"}
 
 
 @dataclass(frozen=True)
@@ -55,8 +57,8 @@ KINDS = (
 
 
 @pytest.mark.parametrize("kind", KINDS, ids=lambda kind: kind.name)
-def test_equals_the_original(kind: Kind, fixtures: Path, tmp_path: Path) -> None:
-    """From picture files and prompts' ids to logits, through the tokens that stand for pictures."""
+def test_equals_the_original(kind: Kind, fixtures: Path, tmp_path: Path, compared: Any) -> None:
+    """From picture files and prompts' ids to logits and answers, through the tokens that stand for pictures."""
     folder, parts = fixtures / "checkpoints" / kind.name, kind.parts(fixtures / "checkpoints")
     contents = read_contents(folder, parts, Reader(unpickler(tmp_path)))
     assert contents.format == "original"
@@ -64,20 +66,45 @@ def test_equals_the_original(kind: Kind, fixtures: Path, tmp_path: Path) -> None
     processor = Processor(contents.config, tokenizer_of(folder, parts, contents.config))
     golden = json.loads((fixtures / "cases" / f"{kind.name}.json").read_text())
     tensors = load_file(fixtures / "cases" / f"{kind.name}.safetensors")
-    seen = 0
-    for case in golden["cases"]:
-        pictures = [as_the_original(next((fixtures / "images").glob(f"{name}.*"))) for name in case["images"]]
-        sizes = [picture.size for picture in pictures]
-        ids = expand(case["input_ids"], processor, sizes)
-        images = Images(torch.cat([processor.pixels(p) for p in pictures]), sizes=sizes) if pictures else None
+    files = {record["name"]: fixtures / record["file"] for record in golden["images"]}
+    pictures = {name: as_the_original(file) for name, file in files.items()}
+    about = {"subject": f"original, {kind.name}", "oracle": "haotian-liu/LLaVA c121f04"}
+
+    views = {name: processor.pixels(picture) for name, picture in pictures.items()}
+    for name, pixels in views.items():
         with torch.inference_mode():
-            hidden = model(torch.tensor([ids]), images, torch.arange(len(ids))[None])
+            features = model.vision(pixels)
+            embeds = model.encode_images(Images(features=features, sizes=[pictures[name].size]))
+        for stage, ours, atol in (("pixel_values", pixels, 1e-6), ("tower_features", features, 2e-5)):
+            if (theirs := tensors.get(f"image.{name}.{stage}")) is not None:  # stored for some of the pictures
+                rtol = 0.0 if stage == "pixel_values" else 1e-5
+                compared.close(ours.reshape(theirs.shape), theirs, stage=STAGES[stage], atol=atol, rtol=rtol, **about)
+        if (theirs := tensors.get(f"image.{name}.features")) is not None:
+            compared.close(embeds, theirs, stage="projected features", atol=2e-5, rtol=1e-5, **about)
+
+    for case in golden["cases"]:
+        sizes = [pictures[name].size for name in case["images"]]
+        ids = expand(case["input_ids"], processor, sizes)
+        images = Images(torch.cat([views[name] for name in case["images"]]), sizes=sizes) if sizes else None
+        cache = KVCache(contents.config.language, capacity=len(ids) + 24)
+        with torch.inference_mode():
+            hidden = model(torch.tensor([ids]), images, torch.arange(len(ids))[None], cache)
             ours = model.language.logits(hidden)[0]
-        expected = tensors[f"case.{case['name']}.logits"]
-        torch.testing.assert_close(ours[-len(expected) :], expected, **LOGITS)
-        assert len(ids) == case["sequence_length"]
-        seen += 1
-    assert seen >= 24
+        theirs = tensors[f"case.{case['name']}.logits"]
+        compared.equal(len(ids), case["sequence_length"], stage="number of tokens", **about)
+        compared.close(ours[-len(theirs) :], theirs, stage="logits", atol=1e-4, **about)
+        answer = list(greedy(model, cache, int(ours[-1].argmax()), len(case["generated_ids"])))
+        compared.equal(answer, case["generated_ids"], stage="greedy ids", **about)
+    assert len(golden["cases"]) >= 24
+
+
+def greedy(model: Llava, cache: KVCache, token: int, number: int) -> Iterator[int]:
+    """So many tokens, each the likeliest, behind what is in the cache."""
+    for _ in range(number):
+        yield token
+        place = torch.tensor([[cache.length]])
+        with torch.inference_mode():
+            token = int(model.language.logits(model(torch.tensor([[token]]), None, place, cache)[0, -1]).argmax())
 
 
 def as_the_original(file: Path) -> Image.Image:
