@@ -3,6 +3,7 @@
 # make test-all    the suite with what make test leaves out: tests marked slow or gpu
 # make lint        style and layers
 # make docs        the parts of docs/ that are printed by running the code
+# make compatibility  docs/compatibility.md, from running every comparison with another implementation
 
 PYTHON ?= python3
 BIN := .venv/bin
@@ -10,7 +11,7 @@ PIP := $(BIN)/python -m pip --disable-pip-version-check install --quiet -c const
 PYTEST := OMP_NUM_THREADS=1 TOKENIZERS_PARALLELISM=false $(BIN)/python -m pytest -n 2
 
 .DEFAULT_GOAL := demo
-.PHONY: demo test test-all lint docs clean
+.PHONY: demo test test-all lint docs compatibility clean
 
 demo: .venv/.package
 	@$(BIN)/llava chat examples/drawing.png < examples/questions.txt
@@ -28,6 +29,9 @@ lint: .venv/.development
 docs: .venv/.package
 	$(BIN)/python docs/make_map.py
 	$(BIN)/python docs/make_walkthrough.py
+
+compatibility: .venv/.development
+	OMP_NUM_THREADS=1 $(BIN)/python docs/make_compatibility.py
 
 clean:
 	rm -rf .venv build dist src/*.egg-info .pytest_cache .ruff_cache .hypothesis .import_linter_cache .grimp_cache

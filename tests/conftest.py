@@ -15,7 +15,10 @@ from jaxtyping import install_import_hook
 from PIL import Image, ImageDraw
 
 if TYPE_CHECKING:
+    from numpy import ndarray
     from torch import Tensor
+
+    Array = Tensor | ndarray
 
 ROOT = Path(__file__).parent.parent
 
@@ -48,11 +51,6 @@ def fixtures() -> Path:
     return folder
 
 
-ORIGINAL = "haotian-liu/LLaVA c121f04"
-HF = "transformers 4.57.1"
-HF_NOW = "transformers as installed"
-
-
 class Compared:
     """Compares our results with another implementation's, and keeps by how much they differ.
 
@@ -65,11 +63,12 @@ class Compared:
         self.rows: dict[tuple[str, str, str], dict[str, Any]] = {}
 
     def close(
-        self, ours: Tensor, theirs: Tensor, *, subject: str, stage: str, oracle: str, atol: float, rtol: float = 0.0
+        self, ours: Array, theirs: Array, *, subject: str, stage: str, oracle: str, atol: float, rtol: float = 0.0
     ) -> None:
-        """Numbers: assert that they are within the tolerance; `subject` is what was read, `stage` what was looked at."""
+        """Numbers: assert that they are within the tolerance; `subject` is what was read, `stage` where one looked."""
         import torch
 
+        ours, theirs = torch.as_tensor(ours), torch.as_tensor(theirs)
         torch.testing.assert_close(ours, theirs, atol=atol, rtol=rtol)
         row = self._row(subject, stage, oracle) | {"tolerance": atol, "relative": rtol}
         apart = (ours.double() - theirs.double()).abs().max().item() if ours.numel() else 0.0

@@ -42,14 +42,16 @@ def config(**tiling: Any) -> LlavaConfig:
 
 
 def golden_rows(fixtures: Path) -> Iterator[tuple[dict[str, Any], dict[str, int]]]:
-    for table in json.loads((fixtures / "anyres" / "anyres.json").read_text())["tables"].values():
+    for name, table in json.loads((fixtures / "anyres" / "anyres.json").read_text())["tables"].items():
+        table["name"] = name
         if isinstance(table["pinpoints"], str):
             table["pinpoints"] = json.loads(table["pinpoints"])
         for row in table["rows"]:
             yield table, dict(zip(table["columns"], row, strict=True))
 
 
-def test_every_row_equals_both_implementations(fixtures: Path) -> None:
+def test_every_row_equals_both_implementations(fixtures: Path, compared: Any) -> None:
+    oracles = {"original": "haotian-liu/LLaVA c121f04", "hf": "transformers 4.57.1"}
     seen = 0
     for table, row in golden_rows(fixtures):
         size, tile, side = (row["width"], row["height"]), table["tower_size"], table["patches_per_side"]
@@ -61,11 +63,12 @@ def test_every_row_equals_both_implementations(fixtures: Path) -> None:
             ours = {"canvas": canvas, "grid": grid, "unpad": unpadded}
             if compat == "original":
                 ours["resized"], ours["paste"] = fit(size, canvas)
+            about = {"subject": f"anyres table {table['name']}", "oracle": oracles[compat]}
             axes = {"resized": "wh", "canvas": "wh", "grid": "wh", "unpad": "wh", "paste": "xy"}
-            for name, pair in ours.items():
-                assert pair == tuple(row[f"{compat}_{name}_{axis}"] for axis in axes[name]), (compat, name, row)
+            theirs = {name: tuple(row[f"{compat}_{name}_{axis}"] for axis in axes[name]) for name in ours}
+            compared.equal(ours, theirs, stage=", ".join(sorted(ours)), **about)
             whole = config(image_size=tile, pinpoints=pinpoints, compat=compat)
-            assert num_image_tokens(*size, whole) == row[f"{compat}_tokens"], (compat, row)
+            compared.equal(num_image_tokens(*size, whole), row[f"{compat}_tokens"], stage="tokens", **about)
             if compat == "hf":
                 assert num_image_tokens(*size, whole) == row["hf_processor_tokens"]
         seen += 1

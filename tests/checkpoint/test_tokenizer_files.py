@@ -48,15 +48,18 @@ CHECKPOINTS = {
 
 
 @pytest.mark.parametrize("name", CHECKPOINTS)
-def test_prompts_have_the_ids_of_the_original(name: str, fixtures: Path) -> None:
+def test_prompts_have_the_ids_of_the_original(name: str, fixtures: Path, compared: Any) -> None:
+    about = {"subject": f"original, {name}", "oracle": "haotian-liu/LLaVA c121f04"}
     tokenizer = read_tokenizer(fixtures / "checkpoints" / CHECKPOINTS[name], TOKENS)
     special = SPECIAL | ({"<im_patch>": 544, "<im_start>": 545, "<im_end>": 546} if name == "v0-delta" else {})
     cases = json.loads((fixtures / "cases" / f"{name}.json").read_text(encoding="utf-8"))["cases"]
     for case in cases:
-        assert tokenize(tokenizer, case["prompt"], special) == case["input_ids"]
+        ids = tokenize(tokenizer, case["prompt"], special)
+        compared.equal(ids, case["input_ids"], stage="ids of the prompt", **about)
         # Where bytes are no character, the original's two tokenizers disagree on the number of U+FFFD.
         if "\ufffd" not in case["text"]:
-            assert tokenizer.detokenize(case["generated_ids"]).strip() == case["text"]
+            text = tokenizer.detokenize(case["generated_ids"]).strip()
+            compared.equal(text, case["text"], stage="text of the answer", **about)
 
 
 def rounds(before: str, user: str, assistant: str, end: str) -> Callable[[list[str]], str]:
@@ -112,7 +115,7 @@ LABELS: dict[str, tuple[Callable[[list[str]], str], dict[str, int]]] = {
 
 
 @pytest.mark.parametrize("name", LABELS)
-def test_samples_have_the_ids_of_the_original(name: str, fixtures: Path) -> None:
+def test_samples_have_the_ids_of_the_original(name: str, fixtures: Path, compared: Any) -> None:
     labels = json.loads((fixtures / "labels" / f"{name}.json").read_text(encoding="utf-8"))
     folder = fixtures / labels["tokenizer"]
     bos = json.loads((folder / "tokenizer_config.json").read_text(encoding="utf-8"))["add_bos_token"]
@@ -120,7 +123,10 @@ def test_samples_have_the_ids_of_the_original(name: str, fixtures: Path) -> None
     tokenizer = read_tokenizer(folder, TOKENS)
     for sample in samples(labels):
         prompt = write(sample["turns_after_multimodal"])
-        assert tokenize(tokenizer, prompt, special, bos=bos) == sample["input_ids"], sample["name"]
+        ids, subject = tokenize(tokenizer, prompt, special, bos=bos), f"tokenizer {folder.name}, labels/{name}"
+        compared.equal(
+            ids, sample["input_ids"], subject=subject, stage="ids of the sample", oracle="haotian-liu/LLaVA c121f04"
+        )
 
 
 def samples(labels: dict[str, Any]) -> list[dict[str, Any]]:

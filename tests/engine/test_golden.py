@@ -51,10 +51,17 @@ def by_reference(loaded: Loaded, conversation: Conversation, params: SamplingPar
 @pytest.mark.parametrize("way", [by_engine, by_reference])
 @pytest.mark.parametrize("name", CASES)
 def test_answers_equal_those_of_transformers(
-    hf: tuple[Loaded, dict[str, dict[str, Any]]], fixtures: Path, name: str, way: Callable[..., list[int]]
+    hf: tuple[Loaded, dict[str, dict[str, Any]]],
+    fixtures: Path,
+    name: str,
+    way: Callable[..., list[int]],
+    compared: Any,
 ) -> None:
     loaded, case = hf[0], hf[1][name]
     conversation = conversation_of(case, fixtures)
-    assert loaded.processor(conversation).tokens == case["input_ids"][0]
+    about = {"subject": f"llava-hf, {loaded.name}", "oracle": "transformers 4.57.1"}
+    prompt = loaded.processor(conversation).tokens
+    compared.equal(prompt, case["input_ids"][0], stage="ids of the prompt", **about)
     expected = [token for token in case["generated_ids"][0] if token != loaded.config.tokens.eos]
-    assert way(loaded, conversation, SamplingParams(max_tokens=24)) == expected
+    answer = way(loaded, conversation, SamplingParams(max_tokens=24))
+    compared.equal(answer, expected, stage=f"greedy ids {way.__name__.replace('_', ' ')}", **about)

@@ -25,7 +25,10 @@ def test_plain_data_is_light(module: str) -> None:
 @pytest.mark.parametrize(
     "arguments",
     [["--help"], ["--version"]]
-    + [[name, "--help"] for name in ("ask", "chat", "train", "show", "doctor", "parity", "scenes", "pull", "list", "rm")],
+    + [
+        [name, "--help"]
+        for name in ("ask", "chat", "train", "show", "doctor", "parity", "scenes", "pull", "list", "rm")
+    ],
 )
 def test_help_is_light(arguments: list[str]) -> None:
     run = "from llavakit.cli.main import main\ntry:\n    main()\nexcept SystemExit as done:\n    assert not done.code"

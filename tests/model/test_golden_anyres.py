@@ -27,7 +27,8 @@ ORIGINAL_WORDS = 544
 
 
 @pytest.mark.parametrize("name", ["llava-next-llama", "llava-next-mistral", "llava-next-qwen2"])
-def test_equals_hugging_face(name: str, fixtures: Path) -> None:
+def test_equals_hugging_face(name: str, fixtures: Path, compared: Any) -> None:
+    about = {"subject": f"llava-hf, {name}", "oracle": "transformers 4.57.1"}
     model = load_model(fixtures / "hf" / "checkpoints" / name)
     cases, tensors = golden(fixtures / "hf" / "cases" / name)
     for case in cases:
@@ -35,23 +36,26 @@ def test_equals_hugging_face(name: str, fixtures: Path) -> None:
         views = [views_of(model, fixtures / file) for file in case["images"]]
         sizes = [(width, height) for height, width in case["image_sizes_hw"] or []]
         if f"{key}.pixel_values" in tensors:
-            torch.testing.assert_close(torch.cat(views), tensors[f"{key}.pixel_values"].flatten(0, 1), **PIXELS)
+            theirs = tensors[f"{key}.pixel_values"].flatten(0, 1)
+            compared.close(torch.cat(views), theirs, stage="pixels", **PIXELS, **about)
         if f"{key}.features" in tensors:
             features = encode(model, views, sizes)
-            torch.testing.assert_close(features, tensors[f"{key}.features"], **FEATURES)
+            theirs = tensors[f"{key}.features"]
+            compared.close(features, theirs, stage="projected features", **FEATURES, **about)
         pictures = iter(zip(views, sizes, strict=True))
         for row, ids in enumerate(real_ids(case)):
             in_row = pictures_for(model, ids.count(model.config.tokens.image), pictures)
             ours = logits(model, ids, *in_row)
             expected = tensors[f"{key}.logits"][row]
             rows = min(len(expected), len(ours))
-            torch.testing.assert_close(ours[-rows:], expected[-rows:], **LOGITS)
+            compared.close(ours[-rows:], expected[-rows:], stage="logits", **LOGITS, **about)
             assert torch.equal(ours.argmax(-1).int(), tensors[f"{key}.logits_argmax"][row, -len(ours) :])
 
 
 @pytest.mark.parametrize("name", ["v16-anyres-vicuna", "v16-anyres-mistral"])
-def test_equals_the_original(name: str, fixtures: Path) -> None:
+def test_equals_the_original(name: str, fixtures: Path, compared: Any) -> None:
     """The same weights in Hugging Face's layout, told to cut and round as the original does."""
+    about = {"subject": f"llava-hf, converted {name}", "oracle": "haotian-liu/LLaVA c121f04"}
     model = load_model(fixtures / "hf" / "converted" / name)
     pinpoints = json.loads((fixtures / "checkpoints" / name / "config.json").read_text())["image_grid_pinpoints"]
     model.config = model.config.model_copy(update={"tiling": TilingConfig(pinpoints=pinpoints, compat="original")})
@@ -60,29 +64,25 @@ def test_equals_the_original(name: str, fixtures: Path) -> None:
     views = {image["name"]: views_of(model, fixtures / image["file"]) for image in listed}
     sizes = {image["name"]: tuple(image["size_wh"]) for image in listed}
     for image, pixels in views.items():
-        close_if_stored(pixels, tensors, f"image.{image}.pixel_values", PIXELS)
-        with torch.inference_mode():
-            close_if_stored(model.vision(pixels), tensors, f"image.{image}.tower_features", FEATURES)
-        torch.testing.assert_close(
-            encode(model, [pixels], [sizes[image]]), tensors[f"image.{image}.features"], **FEATURES
-        )
+        if (theirs := tensors.get(f"image.{image}.pixel_values")) is not None:
+            compared.close(pixels, theirs, stage="pixels", **PIXELS, **about)
+        if (theirs := tensors.get(f"image.{image}.tower_features")) is not None:
+            with torch.inference_mode():
+                compared.close(model.vision(pixels), theirs, stage="tower features", **FEATURES, **about)
+        embeds, theirs = encode(model, [pixels], [sizes[image]]), tensors[f"image.{image}.features"]
+        compared.close(embeds, theirs, stage="projected features", **FEATURES, **about)
     for case in cases:
         case_sizes = [sizes[image] for image in case["images"]]
         ids = list(expand(case["input_ids"], case_sizes, model))
         ours = logits(model, ids, [views[image] for image in case["images"]], case_sizes)[:, :ORIGINAL_WORDS]
         assert len(ids) == case["sequence_length"]
         expected = tensors[f"case.{case['name']}.logits"]
-        torch.testing.assert_close(ours[-len(expected) :], expected, **LOGITS)
+        compared.close(ours[-len(expected) :], expected, stage="logits", **LOGITS, **about)
         assert torch.equal(ours.argmax(-1).int(), tensors[f"case.{case['name']}.logits_argmax"])
 
 
 def golden(files: Path) -> tuple[list[dict[str, Any]], dict[str, Tensor]]:
     return json.loads(files.with_suffix(".json").read_text())["cases"], load_file(files.with_suffix(".safetensors"))
-
-
-def close_if_stored(ours: Tensor, tensors: dict[str, Tensor], key: str, tolerance: dict[str, float]) -> None:
-    if key in tensors:
-        torch.testing.assert_close(ours, tensors[key], **tolerance)
 
 
 def views_of(model: Llava, file: Path) -> Tensor:

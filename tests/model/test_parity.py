@@ -60,7 +60,7 @@ VARIANTS: dict[str, dict[str, Any]] = {
 
 
 @pytest.mark.parametrize("name", VARIANTS)
-def test_logits_equal_transformers(name: str, build: Callable[..., Any]) -> None:
+def test_logits_equal_transformers(name: str, build: Callable[..., Any], compared: Any) -> None:
     oracle, folder = build(**VARIANTS[name])
     model = load_model(folder)
     tokens, pixels = picture_prompt(model, num_pictures=2)
@@ -69,7 +69,9 @@ def test_logits_equal_transformers(name: str, build: Callable[..., Any]) -> None
         theirs = oracle(input_ids=tokens, pixel_values=pixels, attention_mask=torch.ones_like(tokens)).logits
         ours = logits(model, tokens, pixels)
 
-    torch.testing.assert_close(ours, theirs, atol=1e-5, rtol=0)
+    compared.close(
+        ours, theirs, subject=f"LLaVA, {name}", stage="logits", oracle="transformers as installed", atol=1e-5
+    )
 
 
 def test_text_alone_equals_transformers(build: Callable[..., Any]) -> None:
@@ -118,12 +120,12 @@ ONEVISION_VARIANTS: dict[str, dict[str, Any]] = {
     "clip": {"tower": "clip", "vision_feature_select_strategy": "default", "vision_feature_layer": -2},
 }
 ONEVISION = {"family": "onevision", "language": "qwen2", "tower": "siglip"}
-TILED = {f"next, {name}": {"family": "next"} | variant for name, variant in NEXT_VARIANTS.items()}
-TILED |= {f"onevision, {name}": ONEVISION | variant for name, variant in ONEVISION_VARIANTS.items()}
+TILED = {f"LLaVA-NeXT, {name}": {"family": "next"} | variant for name, variant in NEXT_VARIANTS.items()}
+TILED |= {f"LLaVA-OneVision, {name}": ONEVISION | variant for name, variant in ONEVISION_VARIANTS.items()}
 
 
 @pytest.mark.parametrize("name", TILED)
-def test_tiles_equal_transformers(name: str, build: Callable[..., Any]) -> None:
+def test_tiles_equal_transformers(name: str, build: Callable[..., Any], compared: Any) -> None:
     """Pictures of several sizes, each in tiles, all in one row."""
     variant, room = TILED[name], {"max_position_embeddings": 2048}
     oracle, folder = build(image_grid_pinpoints=PINPOINTS, **variant | {"text": room | variant.get("text", {})})
@@ -142,7 +144,8 @@ def test_tiles_equal_transformers(name: str, build: Callable[..., Any]) -> None:
         theirs = oracle(input_ids=tokens, pixel_values=filled, image_sizes=heights_first).logits
         ours = logits(model, tokens, pixels, SIZES)
 
-    torch.testing.assert_close(ours, theirs, atol=1e-5, rtol=0)
+    about = {"subject": name, "stage": "logits", "oracle": "transformers as installed"}
+    compared.close(ours, theirs, atol=1e-5, **about)
 
 
 def picture_prompt(model: Llava, num_pictures: int) -> tuple[Tensor, Tensor]:

@@ -66,9 +66,10 @@ def test_pixels_equal_the_original(name: str, size: int, mode: Any, fixtures: Pa
 @pytest.mark.parametrize(
     ("name", "mode"), [("llava-llama", "square"), ("llava-mistral-dopad", "pad")], ids=["square", "pad"]
 )
-def test_pixels_equal_hugging_face(name: str, mode: Any, fixtures: Path) -> None:
+def test_pixels_equal_hugging_face(name: str, mode: Any, fixtures: Path, compared: Any) -> None:
+    about = {"subject": f"llava-hf, {name}", "stage": "pixels", "oracle": "transformers 4.57.1"}
     golden = load_file(fixtures / "hf" / "cases" / f"{name}.safetensors")
-    compared = 0
+    seen = 0
     for case in json.loads((fixtures / "hf" / "cases" / f"{name}.json").read_text())["cases"]:
         theirs = golden.get(f"case.{case['name']}.pixel_values")
         if theirs is None or len(case["images"]) != len(theirs):
@@ -76,9 +77,9 @@ def test_pixels_equal_hugging_face(name: str, mode: Any, fixtures: Path) -> None
         for path, expected in zip(case["images"], theirs, strict=True):
             image = Image.open(fixtures / path).convert("RGB")
             ours = preprocess(image, VisionConfig(image_size=expected.shape[-1]), mode)
-            np.testing.assert_allclose(ours, expected, rtol=0, atol=1e-6, err_msg=path)
-            compared += 1
-    assert compared >= 3
+            compared.close(ours, expected, atol=1e-6, **about)
+            seen += 1
+    assert seen >= 3
 
 
 @pytest.mark.parametrize("size", [(64, 64), (320, 240), (97, 233), (11, 150), (20, 23), (300, 41)])

@@ -6,6 +6,7 @@ import copy
 import json
 import pickle
 from pathlib import Path
+from typing import Any
 
 import pytest
 import tokenizers
@@ -271,7 +272,8 @@ def test_a_tokenizer_of_another_family_is_refused() -> None:
 
 
 @pytest.mark.parametrize("name", ["llava-llama", "llava-mistral-dopad", "llava-qwen2"])
-def test_a_published_folder_tokenizes_as_the_library_does(name: str, fixtures: Path) -> None:
+def test_a_published_folder_tokenizes_as_the_library_does(name: str, fixtures: Path, compared: Any) -> None:
+    about = {"subject": f"llava-hf, {name}", "oracle": "tokenizers as installed"}
     path = fixtures / "hf" / "checkpoints" / name / "tokenizer.json"
     tokenizer = Tokenizer.load(path, SpecialTokens(bos=None, eos=539, pad=539, image=539))
     oracle = tokenizers.Tokenizer.from_file(str(path))
@@ -279,5 +281,5 @@ def test_a_published_folder_tokenizes_as_the_library_does(name: str, fixtures: P
         if "<s>" in text:
             continue
         ids = oracle.encode(text, add_special_tokens=False).ids
-        assert tokenizer.tokenize(text) == ids
-        assert tokenizer.detokenize(ids) == oracle.decode(ids)
+        compared.equal(tokenizer.tokenize(text), ids, stage="ids of a text", **about)
+        compared.equal(tokenizer.detokenize(ids), oracle.decode(ids), stage="text of ids", **about)

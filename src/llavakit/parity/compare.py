@@ -32,7 +32,9 @@ def numbers(one: Tensor, other: Tensor, tolerance: float) -> Difference:
     if not one.numel():
         return Difference(largest=0.0)
     apart = (one.double() - other.double()).abs()
-    apart = torch.where((one == other) | (one.isnan() & other.isnan()), 0.0, apart).nan_to_num(nan=torch.inf, posinf=torch.inf)
+    apart = torch.where((one == other) | (one.isnan() & other.isnan()), 0.0, apart).nan_to_num(
+        nan=torch.inf, posinf=torch.inf
+    )
     largest = apart.max().item()
     beyond = (apart > tolerance).flatten()
     if not beyond.any():

@@ -43,7 +43,7 @@ def walk(loaded: Loaded, image: Image.Image, question: str, *, max_tokens: int) 
     text = Engine(loaded).generate(conversation, SamplingParams(max_tokens=max_tokens)).text
     inputs = loaded.processor(conversation)
     assert inputs.pixels is not None
-    features = model.vision(inputs.pixels.to(model.vision.embeddings.class_embedding))
+    features = model.vision(inputs.pixels.to(model.vision.embeddings.patch_embedding.weight))
     images = Images(features=features, sizes=inputs.sizes)
     row = torch.tensor([inputs.tokens], device=features.device)
     hidden = model(row, images, torch.arange(row.shape[1], device=row.device)[None])[0]

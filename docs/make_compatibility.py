@@ -1,0 +1,117 @@
+"""Writes docs/compatibility.md from what the tests compare with other implementations: `make compatibility`.
+
+The tests that take the fixture `compared` are run, and what each of them measured goes to benchmarks/compatibility.json;
+the page is that file as tables.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+import tempfile
+from collections.abc import Iterable
+from importlib.metadata import version
+from itertools import groupby
+from pathlib import Path
+from typing import Any
+
+ROOT = Path(__file__).parent.parent
+PAGE = ROOT / "docs" / "compatibility.md"
+RESULTS = ROOT / "benchmarks" / "compatibility.json"
+ORACLES = ("transformers", "tokenizers")
+
+# How the subjects' first words are grouped, and what stands over each table.
+CHAPTERS = {
+    "original": "Folders of the original code, read as they are, against the original on the same files. Pickled ones "
+    "are opened as `llava import --allow-pickle` does.",
+    "llava-hf": "Folders of transformers, and weights of the original in transformers' layout (*converted*).",
+    "LLaVA": "Tiny models with random weights, written by transformers and computed by both.",
+    "LLaVA-NeXT": "The same with pictures in tiles, of several sizes in a row.",
+    "LLaVA-OneVision": "The same with SigLIP towers and pooled tiles.",
+    "anyres": "Geometry of tiles, row by row, each implementation in its own column.",
+    "template": "Prompts as text.",
+    "tokenizer": "Ids of training samples, with tokenizers as their folders hold them.",
+    "labels": "Ids and labels of training samples.",
+    "training": "A batch of stage 2.",
+    "export": "What `llava export` writes, opened by others.",
+    "gguf": "What `llava export --to gguf` writes, opened by llama.cpp.",
+}
+
+
+def measure() -> dict[str, Any]:
+    """Run the comparisons; raises SystemExit where one fails."""
+    from llavakit.evaluate.circumstances import circumstances
+    from torch import device
+
+    with tempfile.TemporaryDirectory() as scratch:
+        file = Path(scratch) / "rows"
+        command = [sys.executable, "-m", "pytest", "-q", "-p", "no:xdist", "-m", "compared", "tests"]
+        done = subprocess.run(command, cwd=ROOT, env=os.environ | {"LLAVAKIT_COMPATIBILITY": str(file)})
+        if done.returncode:
+            sys.exit("a comparison failed; nothing is written")
+        rows = merged(json.loads(line) for line in file.read_text(encoding="utf-8").splitlines())
+    told = circumstances(device("cpu"))
+    told["versions"] |= {package: version(package) for package in ORACLES}
+    return {"rows": rows, **told, "command": "python docs/make_compatibility.py"}
+
+
+def merged(rows: Iterable[dict[str, Any]]) -> list[dict[str, Any]]:
+    """One row for each subject, stage and oracle, in the order of the chapters."""
+    found: dict[tuple[str, ...], dict[str, Any]] = {}
+    for row in rows:
+        key = (row["subject"], row["stage"], row["oracle"])
+        before = found.get(key)
+        if before is not None:
+            row |= {"cases": row["cases"] + before["cases"]}
+            row |= {name: max(row[name], before[name]) for name in ("tolerance", "relative", "largest") if name in row}
+        found[key] = row
+    order = list(CHAPTERS)
+    return sorted(found.values(), key=lambda row: (order.index(chapter(row)), row["subject"]))
+
+
+def chapter(row: dict[str, Any]) -> str:
+    return row["subject"].replace(",", " ").split()[0]
+
+
+def page(results: dict[str, Any]) -> str:
+    """The whole page as text."""
+    rows, versions = results["rows"], results["versions"]
+    lines = [
+        "# What was compared with what",
+        "",
+        "Printed by docs/make_compatibility.py from benchmarks/compatibility.json, which holds what the tests measured "
+        f"(`pytest -m compared`): {len(rows)} comparisons over {sum(row['cases'] for row in rows):,} cases, on "
+        f"{results['machine']['cpu']} with torch {versions['torch']}, transformers {versions['transformers']} and "
+        f"tokenizers {versions['tokenizers']}, at commit {(results['commit'] or 'unknown')[:10]}. Everything is float32 "
+        "on a CPU. No published weights were at hand: the checkpoints are tiny ones in the exact formats, with the "
+        "results of the named implementation beside them.",
+        "",
+        "A number is the largest absolute difference found, beside the one that is allowed; *equal* means that nothing "
+        "else was allowed. What the two implementations do differently is told apart by `compat`, which each folder's "
+        "kind decides.",
+    ]
+    for name, part in groupby(rows, key=chapter):
+        lines += ["", f"## {name}", "", CHAPTERS[name], ""]
+        lines += ["| what | stage | against | cases | largest difference | allowed |", "|---|---|---|---|---|---|"]
+        lines += [line(row) for row in part]
+    return "\n".join(lines) + "\n"
+
+
+def line(row: dict[str, Any]) -> str:
+    """A row of a table."""
+    what = row["subject"].removeprefix(f"{chapter(row)},").strip()
+    if "tolerance" in row:
+        relative = f" + {row['relative']:.0e} of it" if row["relative"] else ""
+        numbers = f"{row['largest']:.1e} | {row['tolerance']:.0e}{relative}"
+    else:
+        numbers = "equal | none"
+    return f"| {what} | {row['stage']} | {row['oracle']} | {row['cases']:,} | {numbers} |"
+
+
+if __name__ == "__main__":
+    results = measure()
+    RESULTS.write_text(json.dumps(results, indent=1) + "\n", encoding="utf-8")
+    PAGE.write_text(page(results), encoding="utf-8")
+    print(PAGE.relative_to(ROOT), file=sys.stderr)
