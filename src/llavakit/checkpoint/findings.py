@@ -12,7 +12,7 @@ from llavakit.checkpoint.contents import Contents
 from llavakit.checkpoint.formats import read_json
 from llavakit.checkpoint.original import Parts
 from llavakit.checkpoint.reader import Tensors
-from llavakit.checkpoint.translate import LLAVA_HF_TYPES
+from llavakit.checkpoint.translate import is_llava_hf
 from llavakit.checkpoint.translate_original import is_original
 
 # wrong: not usable as it is; unusual: perhaps not as it was meant; repaired: read as if it were right, in memory alone.
@@ -46,7 +46,7 @@ class Seen:
 
     @property
     def is_hf(self) -> bool:
-        return not self.is_original and self.config.get("model_type") in LLAVA_HF_TYPES
+        return not self.is_original and is_llava_hf(self.config)
 
     @property
     def has_own_tower(self) -> bool:

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from llavakit.checkpoint import CheckpointError
-from llavakit.checkpoint.translate import FAMILIES, translate
+from llavakit.checkpoint.translate import is_llava_hf, translate
 from llavakit.config import ConfigError, LlavaConfig
 
 Format = Literal["llavakit", "llava-hf", "original"]
@@ -38,7 +38,7 @@ def read_config(folder: str | Path) -> tuple[LlavaConfig, Format]:
     try:
         if data.get("format") == NATIVE_FORMAT:
             return _native(data), NATIVE_FORMAT
-        if data.get("model_type") in FAMILIES and ("text_config" in data or "vision_config" in data):
+        if is_llava_hf(data):
             return translate(data, generation=_optional(folder, GENERATION_FILE), image=_image(folder)), "llava-hf"
     except ConfigError as error:
         raise CheckpointError(f"{folder / CONFIG_FILE}: {error}") from error

@@ -90,6 +90,12 @@ _IMAGE_DEMANDS = (
 )
 
 
+def is_llava_hf(config: JSON) -> bool:
+    """Whether a config.json is of transformers' kind."""
+    kind = config.get("model_type")
+    return any(kind == known for known in FAMILIES) and ("text_config" in config or "vision_config" in config)
+
+
 def translate(config: JSON, *, generation: JSON, image: JSON) -> LlavaConfig:
     """`config.json`, `generation_config.json` and the image settings of a llava-hf folder, as one configuration.
 
