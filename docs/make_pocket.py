@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import json
 import shutil
+from collections import defaultdict
 from pathlib import Path
 
 import torch
@@ -77,20 +78,30 @@ def _scores(name: str, title: str) -> str:
         return ""
     results = report["results"]
     lines = [f"### {title}", f"`{report['command']}` ({report['asked']['questions']} questions, greedy)"]
+    frozen = _frozen(report)
     aims = [
-        f"| {r['name']} | {r['target']} | {r['score']:.1f} | {_interval(r)} | {r['n']} |" for r in results["targets"]
+        f"| {r['name']} | {r['target']} | {frozen[r['name']]}{r['score']:.1f} | {_interval(r)} | {r['n']} |"
+        for r in results["targets"]
     ]
     kinds = [f"| {kind} | {r['score']:.1f} | {_interval(r)} | {r['n']} |" for kind, r in results["kinds"].items()]
     forms = [
         f"| {form} | {r['score']:.1f} | {r['kept']['score']:.1f} | {r['n']} |" for form, r in results["forms"].items()
     ]
     if aims:
-        lines.append(
-            "\n".join(["| aim | % wanted | % reached | 95% interval | questions |", "|---|---|---|---|---|", *aims])
-        )
+        columns = ["aim", "% wanted", *["% before the tower learned along"] * any(frozen.values()), "% reached"]
+        heads = [*columns, "95% interval", "questions"]
+        lines.append("\n".join([f"| {' | '.join(heads)} |", "|---" * len(heads) + "|", *aims]))
     lines.append("\n".join(["| kind of question | % right | 95% interval | questions |", "|---|---|---|---|", *kinds]))
     lines.append("\n".join(["| form asked for | % right | % in that form | questions |", "|---|---|---|---|", *forms]))
     return "\n\n".join(lines)
+
+
+def _frozen(report: dict) -> defaultdict[str, str]:
+    """What the model scored on the same questions before the run in which its tower learned along, by aim."""
+    before = json.loads((ROOT / "benchmarks" / "pocket-frozen.json").read_text())
+    if before["data"] != report["data"]:
+        return defaultdict(str)
+    return defaultdict(str, {row["name"]: f"{row['score']:.1f} | " for row in before["results"]["targets"]})
 
 
 def _interval(row: dict) -> str:
