@@ -127,6 +127,11 @@ def caption(question: Question, given: str) -> bool:
     return set(question.expected) <= _named(given)
 
 
+def listed(question: Question, given: str) -> bool:
+    """Everything of the kind is named, and nothing else."""
+    return set(question.expected) == _named(given)
+
+
 def absent(question: Question, given: str) -> bool:
     """It is said that the thing asked about is not there, and nothing is said of it or of another all the same."""
     return _NOT_THERE.search(plain(given)) is not None and all(
@@ -148,6 +153,7 @@ RULES: dict[str, Rule] = {
     "choice": choice,
     "caption": caption,
     "detail": caption,
+    "list": listed,
     "absent": absent,
 }
 

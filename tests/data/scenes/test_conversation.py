@@ -18,7 +18,7 @@ from llavakit.data.scenes.vocabulary import COLORS, SHAPES
 
 KINDS = {
     "existence", "name", "count", "colour", "position", "relation", "compare", "reading", "caption", "detail", "absent",
-    "choice", "size", "reason", "talk",
+    "list", "choice", "size", "reason", "talk",
 }  # fmt: skip
 
 

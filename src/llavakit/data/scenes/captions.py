@@ -58,7 +58,7 @@ def describe(scene: Scene, rng: random.Random) -> Description:
 
 def short_caption(description: Description, wording: int) -> str:
     """One sentence with kinds, colours and numbers."""
-    said = _join([phrase(group, size=False) for group in description.groups])
+    said = joined([phrase(group, size=False) for group in description.groups])
     return _sentence(("{}", "a picture of {}", "{} {where}")[wording], said, description)
 
 
@@ -69,7 +69,7 @@ def long_caption(description: Description, wording: int) -> str:
         said = [_standing(group) for group in groups]
         told = " ".join(_capital(sentence) + "." for sentence in said)
         return f"{told} {description.background.sentence}"
-    said = _join([phrase(group) + _where(group) for group in groups])
+    said = joined([phrase(group) + _where(group) for group in groups])
     caption = _sentence(
         ("", "{where} there {be} {}", "the picture shows {} {where}", "there {be} {}")[wording],
         said, description,
@@ -152,7 +152,7 @@ def _sentence(frame: str, said: str, description: Description) -> str:
     return _capital(told) + "."
 
 
-def _join(parts: list[str]) -> str:
+def joined(parts: list[str]) -> str:
     return parts[0] if len(parts) == 1 else ", ".join(parts[:-1]) + " and " + parts[-1]
 
 

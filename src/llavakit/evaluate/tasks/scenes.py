@@ -13,7 +13,7 @@ from llavakit.evaluate.task import Question, Questions, Target, Task, find_file
 
 FILES = ("instruct-heldout.json", "instruct*.json", "*.json")
 UNSCORED = "talk"  # greetings and thanks have no one right answer
-SEVERAL = ("caption", "detail")  # the kinds of which the expected answer is a list: all that has to be named
+SEVERAL = ("caption", "detail", "list")  # the kinds of which the expected answer is a list: all that has to be named
 
 
 def read(path: Path) -> Questions:
@@ -98,6 +98,6 @@ SCENES = Task(
         Target("counts up to five", 80, _is_small_count),
         Target("position and relation", 85, lambda question: question.kind in ("position", "relation")),
         Target("words of up to five letters", 60, _is_short_word),
-        Target("captions that name every object", 75, lambda question: question.kind in SEVERAL),
+        Target("captions that name every object", 75, lambda question: question.kind in ("caption", "detail")),
     ),
 )

@@ -13,6 +13,7 @@ from .compare import compare
 from .count import count
 from .describe import absent_, caption, detail
 from .existence import existence
+from .listing import listing
 from .name import name
 from .position import position
 from .reading import reading
@@ -24,7 +25,7 @@ Family = Callable[[Scene, Voice], Asked | None]
 
 FAMILIES: dict[Family, int] = {
     existence: 14, name: 17, count: 24, color: 13, position: 12, relation_: 24, reading: 55, compare: 6, reason: 16,
-    size: 14, caption: 7, detail: 8, absent_: 5,
+    size: 14, caption: 7, detail: 8, absent_: 5, listing: 6,
 }  # fmt: skip
 
 __all__ = ["FAMILIES", "Asked", "Family", "Voice"]

@@ -1,6 +1,6 @@
 """Say what there is, in a sentence or in detail; and do not be led to speak of what is not there."""
 
-from ..captions import LONG_WORDINGS, SHORT_WORDINGS, describe, long_caption, phrase, short_caption
+from ..captions import LONG_WORDINGS, SHORT_WORDINGS, describe, joined, long_caption, phrase, short_caption
 from ..scene import Scene
 from .asked import Asked, Voice
 from .color import COLOR_OF
@@ -16,6 +16,7 @@ _LIST = (
     "What is in this image?", "List the things in the picture.", "What does the picture show?",
     "What is shown in the picture?", "What does the image show?", "What is in the image?", "List everything you see.",
     "Tell me what you see.", "Tell me what is in the picture.", "What has been drawn?", "What all is in this drawing?",
+    "What objects are in the picture?", "Which objects do you see?", "What objects can you see in the image?",
     "Can you list the things in this image?", "What is there to see?", "Can you tell me what is in the picture?",
 )  # fmt: skip
 _DETAIL = (
@@ -42,8 +43,7 @@ def caption(scene: Scene, voice: Voice) -> Asked:
     if voice.rng.random() < 0.5:
         text = short_caption(description, voice.rng.randrange(SHORT_WORDINGS))
         return Asked("caption", ONE_SENTENCE, names, text, brief=False)
-    parts = [phrase(group, size=False) for group in description.groups]
-    said = parts[0] if len(parts) == 1 else ", ".join(parts[:-1]) + " and " + parts[-1]
+    said = joined([phrase(group, size=False) for group in description.groups])
     question = voice.ask(_LIST, ("Which things can be seen in this picture?", "Name all the things you can see."))
     return Asked("caption", question, names, f"I see {said}.", brief=False)
 
