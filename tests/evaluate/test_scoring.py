@@ -131,7 +131,8 @@ CASES: list[Case] = [
     ),
     ("detail", "Describe the picture.", ("tree", "42"), ["A tree and the number 42.", "42, trees."],
         ["A palm tree, 42.", "A tree, 142."]),
-    ("list", "What shapes are there?", ("square", "circle"), ["I see a red square and two circles.", "A circle, a square"],
+    ("list", "What shapes are there?", ("square", "circle"),
+        ["I see a red square and two circles.", "A circle, a square"],
         ["I see a red square.", "I see a square, a circle and a star.", "I see a square, a circle and a cat.", ""]),
     (
         "absent", "What color is the red star?", "none",
