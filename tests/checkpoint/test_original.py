@@ -186,6 +186,17 @@ def test_a_key_nobody_knows_is_an_error_that_names_it(fixtures: Path, tmp_path: 
     assert "projector.fc2.bias" in str(refused.value)
 
 
+@pytest.mark.parametrize(("tokenizer", "bos"), [("chatml-nobos", None), ("chatml", 1), ("vicuna", 1)])
+def test_the_tokenizer_says_whether_a_text_has_a_beginning(
+    tokenizer: str, bos: int | None, fixtures: Path, tmp_path: Path
+) -> None:
+    shutil.copytree(fixtures / "checkpoints" / "v16-anyres-vicuna", tmp_path / "model")
+    for file in (fixtures / "tokenizers" / tokenizer).iterdir():
+        shutil.copy(file, tmp_path / "model")
+    contents = read_contents(tmp_path / "model", KINDS[2].parts(fixtures / "checkpoints"))
+    assert contents.config.tokens.bos == bos
+
+
 @pytest.mark.parametrize("kind", [KINDS[1], KINDS[5]], ids=lambda kind: kind.name)
 def test_imported_it_is_a_native_folder_with_the_same_numbers(kind: Kind, fixtures: Path, tmp_path: Path) -> None:
     folder, parts = fixtures / "checkpoints" / kind.name, kind.parts(fixtures / "checkpoints")

@@ -77,8 +77,15 @@ ONEVISION = {"model_type": "llava_onevision", "eos_token_id": 2}
 SPARSE_CLASSES = {"llava": transformers.LlavaConfig, "llava_onevision": transformers.LlavaOnevisionConfig}
 
 
-def translated(config: dict[str, Any], *, image: dict[str, Any] | None = None, **generation: Any) -> LlavaConfig:
-    return translate({"model_type": "llava", **config}, generation=generation, image=image or {})
+def translated(
+    config: dict[str, Any],
+    *,
+    image: dict[str, Any] | None = None,
+    tokenizer: dict[str, Any] | None = None,
+    **generation: Any,
+) -> LlavaConfig:
+    config = {"model_type": "llava", **config}
+    return translate(config, generation=generation, image=image or {}, tokenizer=tokenizer or {})
 
 
 @pytest.mark.parametrize("name", SPARSE)
@@ -277,3 +284,19 @@ def test_positions_in_old_and_new_spelling(given: dict[str, Any], theta: float, 
     language = translated({"text_config": VOCAB | given}).language
     assert language.rope_theta == theta
     assert language.rope_scaling == (scaling and RopeScaling(**scaling))
+
+
+@pytest.mark.parametrize(
+    ("settings", "bos"),
+    [({}, 1), ({"add_bos_token": True, "bos_token": "<s>"}, 1), ({"bos_token": {"content": "<s>"}}, 1),
+     ({"add_bos_token": False, "bos_token": "<s>"}, None), ({"bos_token": None}, None)],
+)  # fmt: skip
+def test_the_tokenizers_settings_say_whether_a_text_has_a_beginning(settings: dict[str, Any], bos: int | None) -> None:
+    assert translated({"text_config": VOCAB | {"bos_token_id": 1}}, tokenizer=settings).tokens.bos == bos
+
+
+def test_a_context_longer_than_the_first_one() -> None:
+    """As Vicuna's 16k models say it."""
+    text = VOCAB | {"max_position_embeddings": 4096, "max_sequence_length": 16384}
+    language = translated({"text_config": text | {"rope_scaling": {"factor": 4.0, "type": "linear"}}}).language
+    assert language.max_positions == 16384

@@ -18,6 +18,7 @@ CONFIG_FILE = "config.json"
 WEIGHTS_FILE = "model.safetensors"
 INDEX_FILE = "model.safetensors.index.json"
 TOKENIZER_FILE = "tokenizer.json"
+TOKENIZER_SETTINGS_FILE = "tokenizer_config.json"
 
 # Files beside config.json in which a llava-hf folder may say the rest; later transformers nest the image settings.
 GENERATION_FILE = "generation_config.json"
@@ -39,7 +40,7 @@ def read_config(folder: str | Path) -> tuple[LlavaConfig, Format]:
         if data.get("format") == NATIVE_FORMAT:
             return _native(data), NATIVE_FORMAT
         if is_llava_hf(data):
-            return translate(data, generation=_optional(folder, GENERATION_FILE), image=_image(folder)), "llava-hf"
+            return _llava_hf(folder, data), "llava-hf"
     except ConfigError as error:
         raise CheckpointError(f"{folder / CONFIG_FILE}: {error}") from error
     raise CheckpointError(f"{folder} holds {_describe(data)}, which llavakit does not read")
@@ -56,6 +57,11 @@ def read_json(path: Path) -> dict[str, Any]:
     return data
 
 
+def read_optional(path: Path) -> dict[str, Any]:
+    """What `read_json` gives, or nothing where there is no such file."""
+    return read_json(path) if path.is_file() else {}
+
+
 def _native(data: dict[str, Any]) -> LlavaConfig:
     version = data.get("version")
     if version != NATIVE_VERSION:
@@ -66,14 +72,19 @@ def _native(data: dict[str, Any]) -> LlavaConfig:
     return LlavaConfig.parse({key: value for key, value in data.items() if key not in ("format", "version")})
 
 
-def _optional(folder: Path, name: str) -> dict[str, Any]:
-    return read_json(folder / name) if (folder / name).is_file() else {}
+def _llava_hf(folder: Path, data: dict[str, Any]) -> LlavaConfig:
+    return translate(
+        data,
+        generation=read_optional(folder / GENERATION_FILE),
+        image=_image(folder),
+        tokenizer=read_optional(folder / TOKENIZER_SETTINGS_FILE),
+    )
 
 
 def _image(folder: Path) -> dict[str, Any]:
     """How the pictures are prepared: the first file that says so; empty if none does."""
     for name in _IMAGE_FILES:
-        data = _optional(folder, name)
+        data = read_optional(folder / name)
         settings = data.get("image_processor", data)
         if "image_processor_type" in settings or "image_mean" in settings:
             return settings

@@ -12,7 +12,7 @@ from llavakit import catalog, hub
 from llavakit.checkpoint import CheckpointError
 from llavakit.checkpoint.atomic import surviving
 from llavakit.checkpoint.contents import NO_PARTS, Parts
-from llavakit.checkpoint.tokenizer_files import has_tokenizer, read_tokenizer
+from llavakit.checkpoint.tokenizer_files import read_tokenizer, tokenizer_folder
 from llavakit.checkpoint.weights import load_model
 from llavakit.config import LlavaConfig
 from llavakit.model import Llava
@@ -54,8 +54,7 @@ def load(
 
 def tokenizer_of(folder: Path, parts: Parts, config: LlavaConfig) -> Tokenizer:
     """The tokenizer in a folder or, where it has none, in that of its base."""
-    if parts.base and not has_tokenizer(folder):
-        folder = parts.base
+    folder = tokenizer_folder(folder, parts.base)
     tokenizer = read_tokenizer(folder, config.tokens)
     if tokenizer.size > config.language.vocab_size:
         raise CheckpointError(

@@ -12,17 +12,17 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 from torch import Tensor
 
 from llavakit.checkpoint import CheckpointError
-from llavakit.checkpoint.formats import CONFIG_FILE, GENERATION_FILE, read_json
+from llavakit.checkpoint.formats import CONFIG_FILE, GENERATION_FILE, TOKENIZER_SETTINGS_FILE, read_json, read_optional
 from llavakit.checkpoint.lora import ADAPTER, ADAPTER_CONFIG_FILE, PREFIX, add_adapter, read_adapter
 from llavakit.checkpoint.reader import Reader, StoredTensor, Tensors
 from llavakit.checkpoint.rename import best_layout, by_our_names
 from llavakit.checkpoint.sections import JSON, section_of, tower_fields
 from llavakit.checkpoint.tables import ORIGINAL, TOWER_LAYOUTS
+from llavakit.checkpoint.tokenizer_files import tokenizer_folder
 from llavakit.checkpoint.towers import recognise
 from llavakit.checkpoint.translate_original import translate_original
 from llavakit.config import LlavaConfig, VisionConfig
@@ -55,8 +55,9 @@ def read_original(folder: Path, config: JSON, parts: Parts, reader: Reader) -> t
     else:
         where = "holds the weights of its vision tower, but not what it is like" if is_inside else "has no vision tower"
         raise CheckpointError(f"{folder} {where}: give --vision-tower, the folder of {config.get('mm_vision_tower')!r}")
-    generation = read_json(folder / GENERATION_FILE) if (folder / GENERATION_FILE).is_file() else {}
-    return translate_original(config, vision, generation=generation), tensors
+    generation = read_optional(folder / GENERATION_FILE)
+    tokenizer = read_optional(tokenizer_folder(folder, parts.base) / TOKENIZER_SETTINGS_FILE)
+    return translate_original(config, vision, generation=generation, tokenizer=tokenizer), tensors
 
 
 def _without_tower(folder: Path, config: JSON, base: Path | None, reader: Reader) -> Tensors:
@@ -125,7 +126,7 @@ def _sum(delta: StoredTensor, base: StoredTensor, folder: Path) -> StoredTensor:
 def _tower_config(folder: Path) -> VisionConfig:
     """From a tower's folder, whether it holds the tower alone or the text tower too."""
     config = read_json(folder / CONFIG_FILE)
-    image: dict[str, Any] = read_json(folder / _IMAGE_FILE) if (folder / _IMAGE_FILE).is_file() else {}
+    image = read_optional(folder / _IMAGE_FILE)
     given = section_of(config, "vision_config") if "vision_config" in config else config
     whole = config.get("model_type")
     if whole in ("clip", "siglip"):

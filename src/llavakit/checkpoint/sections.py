@@ -85,6 +85,7 @@ _LANGUAGE_DEMANDS = (
     Demand("hidden_size", lambda value: _is_count(value), "a positive whole number"),
     Demand("num_attention_heads", lambda value: _is_count(value), "a positive whole number"),
     Demand("max_position_embeddings", lambda value: _is_count(value), "a positive whole number"),
+    Demand("max_sequence_length", lambda value: value is None or _is_count(value), "null or a positive whole number"),
     Demand("sliding_window", lambda value: value is None or _is_count(value), "null or a positive whole number"),
     Demand("hidden_act", lambda value: value == "silu", "'silu'"),
     Demand("attention_bias", lambda value: not value, "false"),
@@ -103,7 +104,8 @@ def language_fields(text: JSON, *, tied: bool, where: str = "") -> dict[str, Any
     """What `read_language` gave, as the fields of `LanguageConfig`."""
     # Inside its window, sliding attention is full attention: a context of one window is exact.
     slides = text.get("use_sliding_window", True) and text["sliding_window"]
-    window = text["sliding_window"] if slides else text["max_position_embeddings"]
+    context = first(text.get("max_sequence_length"), text["max_position_embeddings"])
+    window = text["sliding_window"] if slides else context
     return {
         "vocab_size": text["vocab_size"],
         "hidden_size": text["hidden_size"],
@@ -114,7 +116,7 @@ def language_fields(text: JSON, *, tied: bool, where: str = "") -> dict[str, Any
         "head_dim": text["head_dim"] or text["hidden_size"] // text["num_attention_heads"],
         "rms_norm_eps": text["rms_norm_eps"],
         **rope_fields(text, where),
-        "max_positions": min(text["max_position_embeddings"], window),
+        "max_positions": min(context, window),
         "tie_embeddings": tied,
         "qkv_bias": text["model_type"] == "qwen2",
     }
@@ -142,14 +144,17 @@ def tower_fields(given: JSON, image: JSON, *, where: str = "") -> dict[str, Any]
     }
 
 
-def token_fields(config: JSON, text: JSON, generation: JSON) -> dict[str, Any]:
-    """The begin, end and padding tokens, from the first of the files that names them."""
+def token_fields(config: JSON, text: JSON, generation: JSON, tokenizer: JSON) -> dict[str, Any]:
+    """The begin, end and padding tokens, from the first of the files that names them.
+
+    `tokenizer` is tokenizer_config.json, which says whether a text begins with the begin token at all.
+    """
     ends = first(generation.get("eos_token_id"), config.get("eos_token_id"), text["eos_token_id"])
     if ends is None or ends == []:
         raise ConfigError("eos_token_id is given nowhere, so there is no telling when an answer is complete")
     eos, *others = ends if isinstance(ends, list) else [ends]
     return {
-        "bos": _bos(config, text, generation),
+        "bos": _bos(config, text, generation, tokenizer),
         "eos": eos,
         "also_ends": others,
         # Padding never reaches the model; a checkpoint without a token for it pads with its end token.
@@ -157,9 +162,10 @@ def token_fields(config: JSON, text: JSON, generation: JSON) -> dict[str, Any]:
     }
 
 
-def _bos(config: JSON, text: JSON, generation: JSON) -> int | None:
-    """Qwen's tokenizers begin with nothing, whatever its configuration names."""
-    if text["model_type"] == "qwen2":
+def _bos(config: JSON, text: JSON, generation: JSON, tokenizer: JSON) -> int | None:
+    """None where the tokenizer begins with nothing, as all of Qwen's do, whatever the configuration names."""
+    is_silent = tokenizer.get("add_bos_token") is False or tokenizer.get("bos_token", "") is None
+    if is_silent or text["model_type"] == "qwen2":
         return None
     return first(generation.get("bos_token_id"), config.get("bos_token_id"), text["bos_token_id"])
 

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from llavakit.checkpoint import CheckpointError
-from llavakit.checkpoint.formats import TOKENIZER_FILE, read_json
+from llavakit.checkpoint.formats import TOKENIZER_FILE, TOKENIZER_SETTINGS_FILE, read_optional
 from llavakit.config import SpecialTokens
 from llavakit.processing.sentencepiece import AddedToken, PieceType, SentencePieceModel, read_model, tokenizer_json
 from llavakit.processing.tokenizer import Tokenizer
@@ -19,7 +19,6 @@ from llavakit.processing.tokenizer import Tokenizer
 SENTENCEPIECE_FILE = "tokenizer.model"
 
 # Files beside a tokenizer.model in which transformers keeps what the model does not say.
-_SETTINGS_FILE = "tokenizer_config.json"
 _NAMES_FILE = "special_tokens_map.json"
 _ADDED_FILE = "added_tokens.json"
 
@@ -47,6 +46,11 @@ def has_tokenizer(folder: Path) -> bool:
     return any((folder / name).is_file() for name in (TOKENIZER_FILE, SENTENCEPIECE_FILE))
 
 
+def tokenizer_folder(folder: Path, base: Path | None) -> Path:
+    """Where the tokenizer of a folder is: there, or where it has none, with its base."""
+    return folder if base is None or has_tokenizer(folder) else base
+
+
 def _json(file: Path) -> str:
     return file.read_text(encoding="utf-8")
 
@@ -56,7 +60,9 @@ def _converted(file: Path) -> str:
     size = file.stat().st_size
     if size > _MAX_BYTES:
         raise CheckpointError(f"{file} has {size:,} bytes, and no SentencePiece model is larger than {_MAX_BYTES:,}")
-    settings, names, added = (_optional(file.with_name(name)) for name in (_SETTINGS_FILE, _NAMES_FILE, _ADDED_FILE))
+    settings, names, added = (
+        read_optional(file.with_name(name)) for name in (TOKENIZER_SETTINGS_FILE, _NAMES_FILE, _ADDED_FILE)
+    )
     model = read_model(file.read_bytes())
     legacy = settings.get("legacy")
     return tokenizer_json(
@@ -86,7 +92,9 @@ def _added_tokens(
     tokens |= {_content(content): AddedToken(_id(id), content in special) for content, id in added.items()}
     decoder = settings.get("added_tokens_decoder") or {}
     if not isinstance(decoder, Mapping):
-        raise CheckpointError(f"added_tokens_decoder in {_SETTINGS_FILE} is {decoder!r}, and should be an object")
+        raise CheckpointError(
+            f"added_tokens_decoder in {TOKENIZER_SETTINGS_FILE} is {decoder!r}, and should be an object"
+        )
     for id, token in decoder.items():
         content = _content(token)
         declared = isinstance(token, Mapping) and bool(token.get("special"))
@@ -116,7 +124,3 @@ def _id(value: Any) -> int:
         raise CheckpointError(
             f"{value!r} stands beside a {SENTENCEPIECE_FILE} where the id of a token should be"
         ) from None
-
-
-def _optional(file: Path) -> dict[str, Any]:
-    return read_json(file) if file.is_file() else {}

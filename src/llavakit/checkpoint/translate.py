@@ -31,7 +31,6 @@ class Family:
     feature_layer: int
     feature_select: str
     image_token: int
-    template: str
     pinpoints: Any = None  # (height, width); None shows every picture in one view
 
 
@@ -54,14 +53,13 @@ _SIGLIP_SO400M_384 = {
     "patch_size": 14,
 }
 FAMILIES = {
-    "llava": Family("llama", _CLIP_LARGE_336, -2, "default", 32000, "vicuna_v1"),
+    "llava": Family("llama", _CLIP_LARGE_336, -2, "default", 32000),
     "llava_next": Family(
         "llama",
         _CLIP_LARGE_336,
         -2,
         "default",
         32000,
-        "vicuna_v1",
         pinpoints=[[336, 672], [672, 336], [672, 672], [1008, 336], [336, 1008]],
     ),
     "llava_onevision": Family(
@@ -70,7 +68,6 @@ FAMILIES = {
         -1,
         "full",
         151646,
-        "qwen_1_5",
         pinpoints=[[384 * rows, 384 * columns] for rows in range(1, 7) for columns in range(1, 7)],
     ),
 }
@@ -96,10 +93,11 @@ def is_llava_hf(config: JSON) -> bool:
     return any(kind == known for known in FAMILIES) and ("text_config" in config or "vision_config" in config)
 
 
-def translate(config: JSON, *, generation: JSON, image: JSON) -> LlavaConfig:
-    """`config.json`, `generation_config.json` and the image settings of a llava-hf folder, as one configuration.
+def translate(config: JSON, *, generation: JSON, image: JSON, tokenizer: JSON) -> LlavaConfig:
+    """`config.json` of a llava-hf folder and the files beside it, as one configuration.
 
-    The last two may be empty. Raises `ConfigError` naming the key that cannot be expressed.
+    These are `generation_config.json`, the image settings and `tokenizer_config.json`; each may be empty. Raises
+    `ConfigError` naming the key that cannot be expressed.
     """
     check(config, _TOP_DEMANDS, "")
     family = FAMILIES[config.get("model_type", "llava")]
@@ -112,11 +110,11 @@ def translate(config: JSON, *, generation: JSON, image: JSON) -> LlavaConfig:
             "projector": {"kind": "mlp2x_gelu", "bias": config.get("multimodal_projector_bias", True)},
             "language": language_fields(text, tied=tied, where="text_config."),
             "tokens": {
-                **token_fields(config, text, generation),
+                **token_fields(config, text, generation, tokenizer),
                 "image": first(config.get("image_token_index"), config.get("image_token_id"), family.image_token),
             },
             **_pictures(config, image, vision, family),
-            "template": family.template,
+            "template": "qwen_1_5" if text["model_type"] == "qwen2" else "vicuna_v1",
         }
     )
 

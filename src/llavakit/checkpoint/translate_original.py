@@ -40,7 +40,7 @@ def is_original(config: JSON) -> bool:
     return "mm_vision_tower" in config or "mm_hidden_size" in config
 
 
-def translate_original(config: JSON, vision: VisionConfig, *, generation: JSON) -> LlavaConfig:
+def translate_original(config: JSON, vision: VisionConfig, *, generation: JSON, tokenizer: JSON) -> LlavaConfig:
     """A whole configuration, the tower's own being known; raises `ConfigError` naming what cannot be expressed."""
     check(config, _DEMANDS, "")
     text = read_language(dict(config) | {"model_type": _language(config)})
@@ -51,7 +51,7 @@ def translate_original(config: JSON, vision: VisionConfig, *, generation: JSON) 
             "this is another tower than the checkpoint was trained with"
         )
     # The original has no word for a picture; the first id behind its words serves.
-    tokens = {**token_fields(config, text, generation), "image": language["vocab_size"]}
+    tokens = {**token_fields(config, text, generation, tokenizer), "image": language["vocab_size"]}
     if config.get("mm_use_im_start_end"):
         tokens |= {"image_start": language["vocab_size"] - 2, "image_end": language["vocab_size"] - 1}
     return LlavaConfig.parse(
