@@ -18,6 +18,7 @@ from torch import Tensor
 from llavakit.checkpoint import CheckpointError
 from llavakit.checkpoint.formats import CONFIG_FILE, GENERATION_FILE, TOKENIZER_SETTINGS_FILE, read_json, read_optional
 from llavakit.checkpoint.lora import ADAPTER, ADAPTER_CONFIG_FILE, PREFIX, add_adapter, read_adapter
+from llavakit.checkpoint.picture_words import EMBEDDINGS, add_picture_words
 from llavakit.checkpoint.reader import Reader, StoredTensor, Tensors
 from llavakit.checkpoint.rename import best_layout, by_our_names
 from llavakit.checkpoint.sections import JSON, section_of, tower_fields
@@ -72,13 +73,14 @@ def _without_tower(folder: Path, config: JSON, base: Path | None, reader: Reader
     beside = reader.file(folder, _BESIDE_ADAPTER if adapter else PROJECTOR)
     if beside is None:
         return by_our_names(reader.weights(folder), ORIGINAL)  # which says what is missing
-    tensors = _base(folder, config, base, reader) | by_our_names(_stripped(beside), ORIGINAL)
-    if "language.embed_tokens.weight" in by_our_names(_stripped(beside), ORIGINAL):
-        raise CheckpointError(f"{folder} brings words of its own for pictures (mm_use_im_start_end), which is not read")
+    own = by_our_names(_stripped(beside), ORIGINAL)
+    tensors = _base(folder, config, base, reader)
     if adapter:
         settings = read_json(folder / ADAPTER_CONFIG_FILE)
-        tensors = add_adapter(tensors, read_adapter(adapter, settings, str(folder)), ORIGINAL, str(folder))
-    return tensors
+        return add_adapter(tensors | own, read_adapter(adapter, settings, str(folder)), ORIGINAL, str(folder))
+    if words := own.pop(EMBEDDINGS, None):
+        tensors = add_picture_words(tensors, words, config.get("vocab_size"), str(folder))
+    return tensors | own
 
 
 def _base(folder: Path, config: JSON, base: Path | None, reader: Reader) -> Tensors:
