@@ -62,12 +62,20 @@ MODELS: Mapping[str, Entry] = MappingProxyType(
         "llava-onevision-7b-ov": _published("lmms-lab/llava-onevision-qwen2-7b-ov", "Qwen2-7B", _SIGLIP),
         "llava-onevision-72b-si": _published("lmms-lab/llava-onevision-qwen2-72b-si", "Qwen2-72B", _SIGLIP),
         "llava-onevision-72b-ov": _published("lmms-lab/llava-onevision-qwen2-72b-ov", "Qwen2-72B", _SIGLIP),
+        "llava-onevision-0.5b-si-hf": _published("llava-hf/llava-onevision-qwen2-0.5b-si-hf", "Qwen2-0.5B", _SIGLIP),
+        "llava-onevision-0.5b-ov-hf": _published("llava-hf/llava-onevision-qwen2-0.5b-ov-hf", "Qwen2-0.5B", _SIGLIP),
+        "llava-onevision-7b-si-hf": _published("llava-hf/llava-onevision-qwen2-7b-si-hf", "Qwen2-7B", _SIGLIP),
+        "llava-onevision-7b-ov-hf": _published("llava-hf/llava-onevision-qwen2-7b-ov-hf", "Qwen2-7B", _SIGLIP),
+        "llava-onevision-72b-si-hf": _published("llava-hf/llava-onevision-qwen2-72b-si-hf", "Qwen2-72B", _SIGLIP),
+        "llava-onevision-72b-ov-hf": _published("llava-hf/llava-onevision-qwen2-72b-ov-hf", "Qwen2-72B", _SIGLIP),
         "llava-next-72b": _published("lmms-lab/llava-next-72b", "Qwen1.5-72B", _TUNED),
         "llava-next-72b-hf": _published("llava-hf/llava-next-72b-hf", "Qwen1.5-72B", _TUNED),
         "llava-next-110b": _published("lmms-lab/llava-next-110b", "Qwen1.5-110B", _TUNED),
         "llava-next-110b-hf": _published("llava-hf/llava-next-110b-hf", "Qwen1.5-110B", _TUNED),
         "llava-interleave-0.5b": _published("lmms-lab/llava-next-interleave-qwen-0.5b", "Qwen1.5 or Qwen2", _SIGLIP),
         "llava-interleave-7b": _published("lmms-lab/llava-next-interleave-qwen-7b", "Qwen1.5 or Qwen2", _SIGLIP),
+        "llava-interleave-0.5b-hf": _published("llava-hf/llava-interleave-qwen-0.5b-hf", "Qwen1.5 or Qwen2", _SIGLIP),
+        "llava-interleave-7b-hf": _published("llava-hf/llava-interleave-qwen-7b-hf", "Qwen1.5 or Qwen2", _SIGLIP),
     }
 )
 
