@@ -3,7 +3,7 @@
 # make test-all    the suite with what make test leaves out: tests marked slow or gpu
 # make lint        style and layers
 # make docs        the parts of docs/ that are printed by running the code
-# make compatibility  docs/compatibility.md, from running every comparison with another implementation
+# make compatibility    docs/compatibility.md: every comparison with another implementation, run anew
 
 PYTHON ?= python3
 BIN := .venv/bin

@@ -1,7 +1,8 @@
 """Writes docs/compatibility.md from what the tests compare with other implementations: `make compatibility`.
 
-The tests that take the fixture `compared` are run, and what each of them measured goes to benchmarks/compatibility.json;
-the page is that file as tables.
+The tests that take the fixture `compared` are run, and what each of them measured goes to
+benchmarks/compatibility.json; the page is that file as tables. A test that compares something new has a row of its own
+the next time.
 """
 
 from __future__ import annotations
@@ -22,7 +23,7 @@ PAGE = ROOT / "docs" / "compatibility.md"
 RESULTS = ROOT / "benchmarks" / "compatibility.json"
 ORACLES = ("transformers", "tokenizers")
 
-# How the subjects' first words are grouped, and what stands over each table.
+# By the first word of a subject: the tables of the page, and what stands over each.
 CHAPTERS = {
     "original": "Folders of the original code, read as they are, against the original on the same files. Pickled ones "
     "are opened as `llava import --allow-pickle` does.",
@@ -40,10 +41,15 @@ CHAPTERS = {
 }
 
 
+# The order in which a picture and a question go through a model; what is not listed comes behind.
+STAGES = ("pixels", "tower features", "projected features", "number of tokens", "ids of the prompt", "logits")
+
+
 def measure() -> dict[str, Any]:
     """Run the comparisons; raises SystemExit where one fails."""
-    from llavakit.evaluate.circumstances import circumstances
     from torch import device
+
+    from llavakit.evaluate.circumstances import circumstances
 
     with tempfile.TemporaryDirectory() as scratch:
         file = Path(scratch) / "rows"
@@ -68,45 +74,55 @@ def merged(rows: Iterable[dict[str, Any]]) -> list[dict[str, Any]]:
             row |= {name: max(row[name], before[name]) for name in ("tolerance", "relative", "largest") if name in row}
         found[key] = row
     order = list(CHAPTERS)
-    return sorted(found.values(), key=lambda row: (order.index(chapter(row)), row["subject"]))
+    return sorted(found.values(), key=lambda row: (order.index(chapter(row)), row["subject"], _place(row["stage"])))
+
+
+def _place(stage: str) -> tuple[int, str]:
+    return STAGES.index(stage) if stage in STAGES else len(STAGES), stage
 
 
 def chapter(row: dict[str, Any]) -> str:
-    return row["subject"].replace(",", " ").split()[0]
+    """Raises ValueError for a subject that no table is for."""
+    word = row["subject"].replace(",", " ").split()[0]
+    if word not in CHAPTERS:
+        raise ValueError(
+            f"{row['test']} compares {row['subject']!r}: its first word should be of {', '.join(CHAPTERS)}"
+        )
+    return word
 
 
 def page(results: dict[str, Any]) -> str:
     """The whole page as text."""
     rows, versions = results["rows"], results["versions"]
+    told = {**results["machine"], **versions, "commit": (results["commit"] or "unknown")[:10]}
     lines = [
         "# What was compared with what",
         "",
-        "Printed by docs/make_compatibility.py from benchmarks/compatibility.json, which holds what the tests measured "
-        f"(`pytest -m compared`): {len(rows)} comparisons over {sum(row['cases'] for row in rows):,} cases, on "
-        f"{results['machine']['cpu']} with torch {versions['torch']}, transformers {versions['transformers']} and "
-        f"tokenizers {versions['tokenizers']}, at commit {(results['commit'] or 'unknown')[:10]}. Everything is float32 "
-        "on a CPU. No published weights were at hand: the checkpoints are tiny ones in the exact formats, with the "
-        "results of the named implementation beside them.",
+        "Printed by docs/make_compatibility.py (`make compatibility`) from benchmarks/compatibility.json, which holds "
+        f"what the tests measured: {len(rows)} comparisons over {sum(row['cases'] for row in rows):,} cases, on "
+        "{cpu} with torch {torch}, transformers {transformers} and tokenizers {tokenizers}, at commit "
+        "{commit}.".format(**told),
         "",
-        "A number is the largest absolute difference found, beside the one that is allowed; *equal* means that nothing "
-        "else was allowed. What the two implementations do differently is told apart by `compat`, which each folder's "
-        "kind decides.",
+        "No published weights were at hand. The checkpoints are tiny, with random weights, in the formats of published "
+        "ones to the last file, and beside them lies what the named implementation computed with them. Numbers are "
+        "float32 on a CPU unless a row says otherwise: the largest absolute difference found, and the one allowed. "
+        "*Equal* means that nothing else is allowed. Where the two public implementations differ from each other, each "
+        "folder is compared with the one that wrote it.",
     ]
     for name, part in groupby(rows, key=chapter):
         lines += ["", f"## {name}", "", CHAPTERS[name], ""]
         lines += ["| what | stage | against | cases | largest difference | allowed |", "|---|---|---|---|---|---|"]
-        lines += [line(row) for row in part]
+        lines += [line(row, name) for row in part]
     return "\n".join(lines) + "\n"
 
 
-def line(row: dict[str, Any]) -> str:
-    """A row of a table."""
-    what = row["subject"].removeprefix(f"{chapter(row)},").strip()
+def line(row: dict[str, Any], table: str) -> str:
+    what = row["subject"].removeprefix(table).removeprefix(",").strip()
     if "tolerance" in row:
         relative = f" + {row['relative']:.0e} of it" if row["relative"] else ""
         numbers = f"{row['largest']:.1e} | {row['tolerance']:.0e}{relative}"
     else:
-        numbers = "equal | none"
+        numbers = "equal | "
     return f"| {what} | {row['stage']} | {row['oracle']} | {row['cases']:,} | {numbers} |"
 
 
