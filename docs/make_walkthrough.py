@@ -95,9 +95,9 @@ def _disk_to_model(page: Page, model: str | Path) -> Loaded:
     page.stop(
         "checkpoint/reader.py",
         "`checkpoint/contents.py` opens the safetensors file, and only its header is read. (A folder of the original "
-        "code may be put together from several: `checkpoint/original.py`, with `checkpoint/towers.py`, `checkpoint/lora.py` and "
-        "`checkpoint/picture_words.py`. `checkpoint/importing.py` writes any of them as a native folder, and lets "
-        "`checkpoint/pickles.py` open what is pickled.)",
+        "code may be put together from several: `checkpoint/original.py`, with `checkpoint/towers.py`, "
+        "`checkpoint/lora.py` and `checkpoint/picture_words.py`. `checkpoint/importing.py` writes any of them as a "
+        "native folder, and lets `checkpoint/pickles.py` open what is pickled.)",
         f"{len(stored)} tensors, among them",
         *(f"  {name}  {list(stored[name].shape)}  {stored[name].dtype}" for name in names),
     )
