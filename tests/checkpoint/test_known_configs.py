@@ -127,6 +127,25 @@ def test_a_configuration_edited_for_another_program() -> None:
     assert advice not in [finding.do for finding in recognised(Seen(Path("nowhere"), config=llama))]
 
 
+@pytest.mark.parametrize(
+    ("there", "is_told"), [(2, False), ([2, 5], False), ([5, 2], False), ([5, 6], True), (5, True)]
+)
+def test_several_ends_with_the_one_end_among_them_are_no_contradiction(
+    there: Any, is_told: bool, tmp_path: Path
+) -> None:
+    (tmp_path / "generation_config.json").write_text(json.dumps({"eos_token_id": there}))
+    seen = Seen(tmp_path, config={"model_type": "llava", "text_config": {"eos_token_id": 2}})
+    assert any(finding.says.startswith("config.json ends answers") for finding in recognised(seen)) == is_told
+
+
+@pytest.mark.parametrize(
+    ("kind", "tower"), [("llava", "CLIP-L/14 at 336"), ("llava_onevision", "SigLIP-so400m/14 at 384")]
+)
+def test_the_tower_of_a_class_that_names_none(kind: str, tower: str) -> None:
+    seen = Seen(Path("nowhere"), config={"model_type": kind, "text_config": {}})
+    assert any(f"read as {tower} pixels" in finding.says for finding in recognised(seen))
+
+
 @pytest.mark.parametrize("junk", [None, 3, "x", [], {}, [[]], {"a": []}])
 def test_no_row_trips_over_a_strange_value(junk: Any) -> None:
     keys = ("mm_vision_tower", "architectures", "image_aspect_ratio", "text_config", "eos_token_id", "torch_dtype")

@@ -101,7 +101,9 @@ def logits(model: Llava, pixels: Tensor) -> Tensor:
 
 @pytest.mark.parametrize("where", ["beside", "inside, as it was trained", "inside, with its last layer"])
 @torch.inference_mode()
-def test_a_siglip_tower_equals_transformers(where: str, tower: tuple[SiglipVisionModel, Path], tmp_path: Path) -> None:
+def test_a_siglip_tower_equals_transformers(
+    where: str, tower: tuple[SiglipVisionModel, Path], tmp_path: Path, compared: Any
+) -> None:
     """The original takes the last layer off and reads the new last one, before the final norm."""
     oracle, folder = tower
     own = {name: tensor for name, tensor in load_file(folder / "model.safetensors").items() if "vision_model" in name}
@@ -115,8 +117,9 @@ def test_a_siglip_tower_equals_transformers(where: str, tower: tuple[SiglipVisio
     pixels = torch.randn(1, 3, 30, 30, generator=torch.Generator().manual_seed(2))
     del oracle.encoder.layers[-1:]
     features = oracle(pixels, output_hidden_states=True).hidden_states[-1]
-    torch.testing.assert_close(model.vision(pixels), features, atol=1e-5, rtol=0)
-    torch.testing.assert_close(logits(model, pixels), naive(language, others, features), atol=1e-5, rtol=0)
+    about = {"subject": f"original, SigLIP tower {where}", "oracle": "transformers as installed", "atol": 1e-5}
+    compared.close(model.vision(pixels), features, stage="tower features", **about)
+    compared.close(logits(model, pixels), naive(language, others, features), stage="logits", **about)
 
 
 @pytest.mark.parametrize(
@@ -172,6 +175,15 @@ def test_the_known_siglip_is_what_its_own_configuration_says(tmp_path: Path) -> 
     published = {"hidden_size": 1152, "image_size": 384, "intermediate_size": 4304, "model_type": "siglip_vision_model",
                  "num_attention_heads": 16, "num_hidden_layers": 27, "patch_size": 14}  # fmt: skip
     assert VisionConfig.parse(tower_fields(published, {})) == KNOWN["google/siglip-so400m-patch14-384"]
+
+
+def test_the_doctor_knows_a_siglip_by_its_shape_with_and_without_its_last_layer() -> None:
+    from llavakit.checkpoint.doctor import _same
+
+    whole = KNOWN["google/siglip-so400m-patch14-384"]
+    assert _same(whole, whole.model_copy(update={"num_layers": 26, "feature_layer": -1}))
+    assert not _same(whole, whole.model_copy(update={"num_layers": 25, "feature_layer": -1}))
+    assert not _same(whole, whole.model_copy(update={"hidden_size": 768}))
 
 
 def test_a_tower_without_a_class_vector_has_no_class_feature() -> None:

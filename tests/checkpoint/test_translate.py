@@ -140,6 +140,7 @@ def test_defaults_are_those_of_transformers(name: str) -> None:
         ({"text_config": {"hidden_act": "gelu"}}, "text_config.hidden_act is 'gelu'"),
         ({"text_config": {"rope_scaling": {"type": "yarn", "factor": 2.0}}}, "text_config.rope_scaling .*'yarn', and"),
         ({"text_config": {"rope_parameters": {"rope_type": "longrope"}}}, "text_config.rope_parameters .*'longrope'"),
+        ({"text_config": {"rope_scaling": {"type": ["linear"]}}}, r"text_config.rope_scaling .*\['linear'\], and only"),
         ({"text_config": {"rope_scaling": "linear"}}, "text_config.rope_scaling is 'linear', and should be an object"),
         ({"text_config": {"rope_scaling": {"type": "linear"}}}, "language.rope_scaling.factor is missing"),
         ({"text_config": {"rope_scaling": {"type": "linear", "factor": 0}}}, "language.rope_scaling.factor is 0"),

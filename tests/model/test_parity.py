@@ -148,6 +148,30 @@ def test_tiles_equal_transformers(name: str, build: Callable[..., Any], compared
     compared.close(ours, theirs, atol=1e-5, **about)
 
 
+@pytest.mark.parametrize("count", [2, 3])
+def test_several_pictures_in_one_view_each_equal_transformers(
+    count: int, build: Callable[..., Any], compared: Any
+) -> None:
+    """OneVision cuts a picture that is alone; these are padded, and a newline ends each."""
+    room = {"text": {"max_position_embeddings": 2048}}
+    oracle, folder = build(image_grid_pinpoints=PINPOINTS, **ONEVISION, **room)
+    model, sizes = load_model(folder), SIZES[:count]
+    config = model.config.for_pictures(count)
+    pixels = torch.randn(count, 3, 28, 28, generator=torch.Generator().manual_seed(1))
+    spans = [[5, *[config.tokens.image] * num_image_tokens(*size, config)] for size in sizes]
+    tokens = torch.tensor([[1, *chain(*spans), 6, 7]])
+    heights_first = torch.tensor([size[::-1] for size in sizes])
+
+    with torch.inference_mode():
+        theirs = oracle(
+            input_ids=tokens, pixel_values=pixels[:, None], image_sizes=heights_first, batch_num_images=[count]
+        ).logits
+        ours = logits(model, tokens, pixels, sizes)
+
+    about = {"subject": "LLaVA-OneVision, several pictures", "oracle": "transformers as installed"}
+    compared.close(ours, theirs, stage="logits", atol=1e-5, **about)
+
+
 def picture_prompt(model: Llava, num_pictures: int) -> tuple[Tensor, Tensor]:
     """One row of text with pictures in it, and their pixels."""
     generator = torch.Generator().manual_seed(1)

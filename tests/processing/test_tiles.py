@@ -57,7 +57,7 @@ SIGLIP = VISION.model_copy(update={"image_mean": SIGLIP_MEAN, "image_std": SIGLI
 
 
 @pytest.mark.parametrize("sizes", [[(64, 64)], [(320, 240)], [(11, 150)], [(20, 23), (97, 233)], [(300, 41)] * 3])
-def test_onevision_cuts_a_picture_that_is_alone(sizes: list[tuple[int, int]]) -> None:
+def test_onevision_cuts_a_picture_that_is_alone(sizes: list[tuple[int, int]], compared: Any) -> None:
     from transformers import LlavaOnevisionImageProcessorPil
 
     oracle = LlavaOnevisionImageProcessorPil(
@@ -70,7 +70,9 @@ def test_onevision_cuts_a_picture_that_is_alone(sizes: list[tuple[int, int]]) ->
     theirs = oracle([images], return_tensors="np")["pixel_values"]
     process = processor(vision=SIGLIP, **ONEVISION)
     ours = process(Conversation().ask(*images, "what?"))
-    np.testing.assert_allclose(ours.pixels.numpy(), theirs.reshape(-1, 3, 28, 28), rtol=0, atol=1e-6)
+    several = "one picture" if len(sizes) == 1 else "several pictures"
+    about = {"subject": f"LLaVA-OneVision, {several}", "stage": "pixels", "oracle": "transformers as installed"}
+    compared.close(ours.pixels, theirs.reshape(-1, 3, 28, 28), atol=1e-6, **about)
     count = 4 + 1
     assert len(sizes) == 1 or ours.spans == [(begin, begin + count) for begin, _ in ours.spans], (
         "in one view: its patches, and a newline"

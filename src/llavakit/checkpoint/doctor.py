@@ -23,7 +23,7 @@ from llavakit.checkpoint.load import tokenizer_of
 from llavakit.checkpoint.lora import ADAPTER, ADAPTER_CONFIG_FILE
 from llavakit.checkpoint.original import PROJECTOR
 from llavakit.checkpoint.reader import PICKLES, Reader, Tensors
-from llavakit.checkpoint.tokenizer_files import SENTENCEPIECE_FILE, has_tokenizer
+from llavakit.checkpoint.tokenizer_files import SENTENCEPIECE_FILE, tokenizer_folder
 from llavakit.checkpoint.towers import KNOWN as KNOWN_TOWERS
 from llavakit.checkpoint.weights import misfits
 from llavakit.config import LlavaConfig, VisionConfig
@@ -160,9 +160,10 @@ def _tower(seen: Seen) -> str:
 
 
 def _same(known: VisionConfig, vision: VisionConfig) -> bool:
-    """Whether a tower is built as a published one, however LLaVA reads it."""
-    reading = {"feature_layer", "feature_select"}
-    return known.model_dump(exclude=reading) == vision.model_dump(exclude=reading)
+    """Whether a tower is built as a published one, however LLaVA reads it; layers it never reads may be cut off."""
+    reading = {"feature_layer", "feature_select", "num_layers"}
+    is_as_long = known.num_used_layers <= vision.num_layers <= known.num_layers
+    return is_as_long and known.model_dump(exclude=reading) == vision.model_dump(exclude=reading)
 
 
 def _pictures(config: LlavaConfig) -> str:
@@ -172,7 +173,7 @@ def _pictures(config: LlavaConfig) -> str:
 
 
 def _tokenizer(seen: Seen) -> str:
-    folder = seen.folder if has_tokenizer(seen.folder) or seen.parts.base is None else seen.parts.base
+    folder = tokenizer_folder(seen.folder, seen.parts.base)
     name = next((name for name in (TOKENIZER_FILE, SENTENCEPIECE_FILE) if (folder / name).is_file()), None)
     if name is None:
         return "none"

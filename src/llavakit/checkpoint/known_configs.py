@@ -110,7 +110,9 @@ def _crowded(seen: Seen) -> tuple[int, int] | None:
 def _two_ends(seen: Seen) -> tuple[Any, Any] | None:
     here = seen.config.get("eos_token_id", _text(seen).get("eos_token_id"))
     there = seen.beside(GENERATION_FILE).get("eos_token_id")
-    return (here, there) if None not in (here, there) and here != there else None
+    ends = there if isinstance(there, list) else [there]
+    missing = set(here if isinstance(here, list) else [here]) - set(ends)
+    return (here, there) if None not in (here, there) and missing else None
 
 
 def _two_placeholders(seen: Seen) -> tuple[Any, Any] | None:
@@ -148,6 +150,7 @@ _READ = (
     "mm_resampler_type", "tie_word_embeddings", "rope_theta", "rope_scaling", "rope_parameters", "text_config",
     "vision_config", "image_token_index", "image_token_id", "vision_feature_layer", "vision_feature_select_strategy",
     "projector_hidden_act", "multimodal_projector_bias", "unfreeze_mm_vision_tower", "mm_tunable_parts", "s2",
+    "max_sequence_length", "vision_aspect_ratio",
 )  # fmt: skip
 _RECORDS = (
     "mm_projector_lr", "mm_vision_tower_lr", "mm_spatial_pool_stride", "mm_spatial_pool_mode", "mm_newline_position",
@@ -201,8 +204,9 @@ KNOWN: tuple[Known, ...] = (
           "num_additional_image_tokens" not in seen.beside(PROCESSOR_FILE),
           f"{PROCESSOR_FILE} lacks num_additional_image_tokens, so that other programs count one token too few for a "
           "picture; here they are counted from the model", source="unslothai/unsloth #3783, #2225"),
-    Known("repaired", lambda seen: seen.is_hf and not seen.config.get("vision_config"),
-          "vision_config is missing: read as CLIP-L/14 at 336 pixels, as its class has it"),
+    Known("repaired", lambda seen: seen.is_hf and not seen.config.get("vision_config") and
+          ("SigLIP-so400m/14 at 384" if seen.config["model_type"] == "llava_onevision" else "CLIP-L/14 at 336"),
+          "vision_config is missing: read as {} pixels, as its class has it"),
     Known("unusual", _two_placeholders, "image_token_index is {}, but image_token_id is {}; the first counts",
           "keep the one that the tokenizer spells <image>"),
     # Either.

@@ -32,7 +32,7 @@ def rope_fields(text: Mapping[str, Any], where: str) -> dict[str, Any]:
     key = "rope_parameters" if text.get("rope_parameters") else "rope_scaling"
     rope = text.get(key) or {}
     kind = rope.get("rope_type", rope.get("type", "default"))
-    if kind not in _KINDS:
+    if not isinstance(kind, str) or kind not in _KINDS:
         allowed = ", ".join(repr(known) for known in _KINDS)
         raise ConfigError(f"{where}{key} is of the kind {kind!r}, and only {allowed} are supported")
     if rope.get("partial_rotary_factor", text.get("partial_rotary_factor", 1.0)) != 1.0:
