@@ -62,6 +62,8 @@ MODELS: Mapping[str, Entry] = MappingProxyType(
         "llava-onevision-7b-ov": _published("lmms-lab/llava-onevision-qwen2-7b-ov", "Qwen2-7B", _SIGLIP),
         "llava-onevision-72b-si": _published("lmms-lab/llava-onevision-qwen2-72b-si", "Qwen2-72B", _SIGLIP),
         "llava-onevision-72b-ov": _published("lmms-lab/llava-onevision-qwen2-72b-ov", "Qwen2-72B", _SIGLIP),
+        "llava-onevision-7b-ov-chat": _published("lmms-lab/llava-onevision-qwen2-7b-ov-chat", "Qwen2-7B", _SIGLIP),
+        "llava-onevision-72b-ov-chat": _published("lmms-lab/llava-onevision-qwen2-72b-ov-chat", "Qwen2-72B", _SIGLIP),
         "llava-onevision-0.5b-si-hf": _published("llava-hf/llava-onevision-qwen2-0.5b-si-hf", "Qwen2-0.5B", _SIGLIP),
         "llava-onevision-0.5b-ov-hf": _published("llava-hf/llava-onevision-qwen2-0.5b-ov-hf", "Qwen2-0.5B", _SIGLIP),
         "llava-onevision-7b-si-hf": _published("llava-hf/llava-onevision-qwen2-7b-si-hf", "Qwen2-7B", _SIGLIP),
