@@ -51,6 +51,8 @@ def measure() -> dict[str, Any]:
 
     from llavakit.evaluate.circumstances import circumstances
 
+    told = circumstances(device("cpu"))
+    told["versions"] |= {package: version(package) for package in ORACLES}
     with tempfile.TemporaryDirectory() as scratch:
         file = Path(scratch) / "rows"
         command = [sys.executable, "-m", "pytest", "-q", "-p", "no:xdist", "-m", "compared", "tests"]
@@ -58,8 +60,6 @@ def measure() -> dict[str, Any]:
         if done.returncode:
             sys.exit("a comparison failed; nothing is written")
         rows = merged(json.loads(line) for line in file.read_text(encoding="utf-8").splitlines())
-    told = circumstances(device("cpu"))
-    told["versions"] |= {package: version(package) for package in ORACLES}
     return {"rows": rows, **told, "command": "python docs/make_compatibility.py"}
 
 
@@ -94,7 +94,7 @@ def chapter(row: dict[str, Any]) -> str:
 def page(results: dict[str, Any]) -> str:
     """The whole page as text."""
     rows, versions = results["rows"], results["versions"]
-    told = {**results["machine"], **versions, "commit": (results["commit"] or "unknown")[:10]}
+    told = {**results["machine"], **versions, "commit": _short(results["commit"] or "unknown")}
     lines = [
         "# What was compared with what",
         "",
@@ -114,6 +114,12 @@ def page(results: dict[str, Any]) -> str:
         lines += ["| what | stage | against | cases | largest difference | allowed |", "|---|---|---|---|---|---|"]
         lines += [line(row, name) for row in part]
     return "\n".join(lines) + "\n"
+
+
+def _short(commit: str) -> str:
+    """The beginning of a commit, and whether the code was changed since."""
+    name, plus, changed = commit.partition("+")
+    return name[:10] + plus + changed
 
 
 def line(row: dict[str, Any], table: str) -> str:

@@ -10,7 +10,8 @@ from types import ModuleType
 # Rooms that one picture passes through; the walkthrough has to stop at each of their files.
 WALKED = ("processing", "model", "engine", "checkpoint")
 NOT_ON_THE_WAY = {"model/clip.py", "model/footprint.py"} | {
-    f"checkpoint/{name}.py" for name in ("save", "atomic", "tensors", "doctor", "findings", "known_configs", "card")
+    f"checkpoint/{name}.py"
+    for name in ("save", "atomic", "tensors", "doctor", "describe", "findings", "known_configs", "card")
 }
 
 

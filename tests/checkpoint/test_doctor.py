@@ -14,10 +14,12 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from safetensors.torch import load_file, save_file
 
-from llavakit.checkpoint import reader
-from llavakit.checkpoint.contents import Parts
+from llavakit.checkpoint import describe, doctor, reader
+from llavakit.checkpoint.contents import Contents, Parts
 from llavakit.checkpoint.doctor import Diagnosis, examine
+from llavakit.checkpoint.findings import Seen
 from llavakit.checkpoint.load import load
+from llavakit.config import LlavaConfig, SpecialTokens, VisionConfig
 
 WEIGHTS = "model.safetensors"
 Change = Callable[[Path], None]
@@ -88,17 +90,13 @@ FAULTS: dict[str, tuple[Change, str]] = {
     "a broken tokenizer": (with_bytes("tokenizer.json", lambda b: b"{}"), "tokenizer.json cannot be used"),
     "no JSON": (with_bytes("config.json", lambda b: b"{"), "not readable as JSON"),
     "an unknown key": (with_config(lambda c: c.update(resize_mod="pad")), "did you mean 'resize_mode'"),
-    "a million layers": (
-        with_config(lambda c: c["language"].update(num_layers=10**6)),
-        "the language model 1,000,000 layers, but there are only 62 tensors",
+    "a thousand layers": (
+        with_config(lambda c: c["language"].update(num_layers=1000)),
+        "the language model 1,000 layers, but there are only 62 tensors",
     ),
-    "a billion layers of tower": (
-        with_config(lambda c: c["vision"].update(num_layers=10**9, feature_layer=1)),
-        "the vision tower 1,000,000,000 layers",
-    ),
-    "a width beyond all memory": (
-        with_config(lambda c: c["language"].update(vocab_size=2**62)),
-        "failed with RuntimeError",
+    "a thousand layers of tower": (
+        with_config(lambda c: c["vision"].update(num_layers=1000, feature_layer=1)),
+        "the vision tower 1,000 layers",
     ),
 }
 
@@ -110,6 +108,25 @@ def test_every_fault_is_named(fault: str, folder: Path) -> None:
     diagnosis = examine(folder)
     assert not diagnosis.usable
     assert says in wrong(diagnosis)
+
+
+def test_what_nobody_thought_of(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(doctor, "tokenizer_of", lambda *_: {}["surprise"])
+    assert "reading it failed with KeyError: 'surprise'" in wrong(examine(folder))
+
+
+def test_a_folder_of_oddities(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "config.json").mkdir()
+    (tmp_path / "model.safetensors").symlink_to(tmp_path / "nowhere")
+    (tmp_path / "other.safetensors").mkdir()
+    (tmp_path / "loop.safetensors").symlink_to(tmp_path / "loop.safetensors")
+    assert "it has no config.json" in wrong(examine(tmp_path))
+
+    def refuse(*_: object) -> None:
+        raise PermissionError(13, "Permission denied")
+
+    monkeypatch.setattr(Path, "iterdir", refuse)
+    assert "Permission denied" in wrong(examine(tmp_path))
 
 
 def test_all_names_are_listed_and_not_only_the_first(folder: Path) -> None:
@@ -189,6 +206,26 @@ def test_what_a_folder_is_though_it_cannot_be_used(name: str, fixtures: Path) ->
     diagnosis = examine(fixtures / "checkpoints" / name)
     assert diagnosis.what == WHAT[name]
     assert not diagnosis.usable and not diagnosis.treated_as
+
+
+def test_where_the_tower_is_from(fixtures: Path, tmp_path: Path) -> None:
+    tower = fixtures / "checkpoints/openai/clip-tiny-patch14-56-c"
+    parts = Parts(vision_tower=tower)
+    inside = Path(shutil.copytree(fixtures / "checkpoints/v16-anyres-vicuna", tmp_path / "inside"))
+    assert examine(inside, parts).treated_as["vision tower"] == "inside"
+    tensors: dict[str, torch.Tensor] = {}
+    for shard in inside.glob("*.safetensors*"):
+        tensors |= load_file(shard) if shard.suffix == ".safetensors" else {}
+        shard.unlink()
+    save_file({name: tensor for name, tensor in tensors.items() if "vision_tower" not in name}, inside / WEIGHTS)
+    assert examine(inside, parts).treated_as["vision tower"] == f"from {tower}"
+
+
+def test_a_published_tower_is_named_by_its_shape() -> None:
+    known = "openai/clip-vit-large-patch14-336"
+    config = LlavaConfig(vision=VisionConfig(image_size=336, feature_layer=-1), tokens=SpecialTokens(image=31999))
+    contents = Contents(config, "llavakit", {})
+    assert describe._tower(Seen(Path("nowhere"), contents=contents)) == f"inside, of the shape of {known}"
 
 
 def test_what_is_meant_for_an_option_is_told(fixtures: Path) -> None:

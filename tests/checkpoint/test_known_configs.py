@@ -62,6 +62,10 @@ CASES: dict[str, tuple[str, str, dict[str, Any], str, str]] = {
         HF_PLAIN, "processor_config.json", {"num_additional_image_tokens": ABSENT}, "repaired",
         "processor_config.json lacks num_additional_image_tokens",
     ),
+    "other patches": (
+        HF_PLAIN, "processor_config.json", {"patch_size": 16}, "unusual", "processor_config.json cuts pictures into",
+    ),
+    "another count": (HF_PLAIN, CONFIG, {"image_seq_length": 35}, "unusual", "image_seq_length is 35"),
     "two placeholders": (HF_PLAIN, CONFIG, {"image_token_id": 7}, "unusual", "image_token_index is 544, but"),
     "a window": (
         HF_PLAIN, CONFIG, {"text_config.sliding_window": 512}, "repaired", "the context is one window",
@@ -116,6 +120,14 @@ def test_a_tower_that_was_trained_but_is_not_inside(fixtures: Path, tmp_path: Pa
         finding.says.startswith("the vision tower was trained along")
         for finding in examine(fixtures / ANYRES, parts_of(ANYRES, fixtures)).findings
     )
+
+
+def test_a_tokenizer_made_larger_for_another_program(fixtures: Path, tmp_path: Path) -> None:
+    folder = Path(shutil.copytree(fixtures / ANYRES, tmp_path / "patched"))
+    (folder / "added_tokens.json").write_text('{"<image>": 544, "<pad>": 545}')
+    diagnosis = examine(folder, parts_of(ANYRES, fixtures))
+    assert not diagnosis.usable  # for the tokenizer and the model do not belong together any more
+    assert "take it out of added_tokens.json" in [finding.do for finding in diagnosis.findings]
 
 
 def test_a_configuration_edited_for_another_program() -> None:

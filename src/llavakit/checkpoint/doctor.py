@@ -7,7 +7,7 @@ for; pickles never.
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, TypeVar
@@ -16,17 +16,17 @@ import torch
 
 from llavakit.checkpoint import CheckpointError
 from llavakit.checkpoint.contents import NO_PARTS, Contents, Parts, read_contents
+from llavakit.checkpoint.describe import treated_as, what_it_is
 from llavakit.checkpoint.findings import Finding, Seen
-from llavakit.checkpoint.formats import CONFIG_FILE, NATIVE_FORMAT, TOKENIZER_FILE, read_json
+from llavakit.checkpoint.formats import CONFIG_FILE, INDEX_FILE, WEIGHTS_FILE, read_json
 from llavakit.checkpoint.known_configs import recognised
 from llavakit.checkpoint.load import tokenizer_of
-from llavakit.checkpoint.lora import ADAPTER, ADAPTER_CONFIG_FILE
+from llavakit.checkpoint.lora import ADAPTER
 from llavakit.checkpoint.original import PROJECTOR
 from llavakit.checkpoint.reader import PICKLES, Reader, Tensors
-from llavakit.checkpoint.tokenizer_files import SENTENCEPIECE_FILE, tokenizer_folder
-from llavakit.checkpoint.towers import KNOWN as KNOWN_TOWERS
+from llavakit.checkpoint.sections import LANGUAGES
 from llavakit.checkpoint.weights import misfits
-from llavakit.config import LlavaConfig, VisionConfig
+from llavakit.config import LlavaConfig
 from llavakit.model import Llava
 
 T = TypeVar("T")
@@ -54,28 +54,46 @@ def examine(folder: Path, parts: Parts = NO_PARTS, *, with_weights: bool = False
     `with_weights` reads every tensor once as well, for numbers that are none.
     """
     findings: list[Finding] = []
-    config: dict[str, Any] = {}
-    if (folder / CONFIG_FILE).is_file():
-        config = _attempt(findings, lambda: read_json(folder / CONFIG_FILE)) or {}
-    broken = bool(findings)
-    contents = None if broken else _attempt(findings, lambda: read_contents(folder, parts))
-    seen = Seen(folder, parts, config, contents, _own_tensors(folder))
-    diagnosis = Diagnosis(folder, _what(seen), findings=findings)
+
+    def tell(told: Iterable[Finding]) -> None:
+        findings.extend(_attempt(findings, lambda: list(told)) or [])
+
+    config = _attempt(findings, lambda: _config(folder))
+    contents = None if config is None else _attempt(findings, lambda: read_contents(folder, parts))
+    stored = _attempt([], lambda: _own_tensors(folder)) or {}  # why not, `contents` tells
+    seen = Seen(folder, parts, config or {}, contents, stored)
+    diagnosis = Diagnosis(folder, what_it_is(seen), findings=findings)
     if contents is None:
-        damaged = list(_damaged(folder))
-        findings[:] = [finding for finding in findings if finding.says not in {file.says for file in damaged}]
-        findings += [*damaged, *_hints(seen)]
+        tell(_damaged(folder))
+        tell(_hints(seen))
     else:
-        findings += _attempt(findings, lambda: list(_fit(contents))) or []
+        tell(_fit(contents))
         tokenizer = _attempt(findings, lambda: tokenizer_of(folder, parts, contents.config))
         if tokenizer is not None:
-            findings += _vocabulary(contents.config, tokenizer.size)
-        findings += [*_numbers(contents), *_dropped(seen)]
+            tell(_vocabulary(contents.config, tokenizer.size))
+        tell(_numbers(contents))
+        tell(_dropped(seen))
         if with_weights:
-            findings += _attempt(findings, lambda: list(_weights(contents.tensors))) or []
-        diagnosis.treated_as = _treated_as(seen)
-    findings += [*recognised(seen), *_strays(folder, seen)]
+            tell(_weights(contents.tensors))
+        diagnosis.treated_as = treated_as(seen)
+    tell(recognised(seen))
+    tell(_strays(seen))
+    diagnosis.findings = _once(findings)
     return diagnosis
+
+
+def _once(findings: list[Finding]) -> list[Finding]:
+    """Each sentence once, and of two that are alike the one that knows what to do."""
+    best: dict[str, Finding] = {}
+    for finding in findings:
+        if finding.says not in best or not best[finding.says].do:
+            best[finding.says] = finding
+    return list(best.values())
+
+
+def _config(folder: Path) -> dict[str, Any]:
+    """config.json as it is; empty where there is none, which is for others to judge."""
+    return read_json(folder / CONFIG_FILE) if (folder / CONFIG_FILE).is_file() else {}
 
 
 def _attempt(findings: list[Finding], step: Callable[[], T]) -> T | None:
@@ -90,103 +108,20 @@ def _attempt(findings: list[Finding], step: Callable[[], T]) -> T | None:
 
 
 def _own_tensors(folder: Path) -> Tensors:
-    """The folder's own tensors by the names in its files; none where they cannot be listed."""
+    """The folder's own tensors by the names in its files."""
     reader = Reader()
-    try:
-        if reader.has_weights(folder):
-            return reader.weights(folder)
-        return {
-            name: tensor for stem in (ADAPTER, PROJECTOR) for name, tensor in (reader.file(folder, stem) or {}).items()
-        }
-    except CheckpointError:
-        return {}
-
-
-def _what(seen: Seen) -> str:
-    """In a few words, from the files there are and the configuration's own words."""
-    folder, config = seen.folder, seen.config
-    if not folder.is_dir():
-        return "no folder" if not folder.exists() else "a file, not a folder"
-    maker = "an original LLaVA" if seen.is_original else "a llava-hf model" if seen.is_hf else ""
-    if config.get("format") == NATIVE_FORMAT:
-        return "a native llavakit model"
-    if (folder / ADAPTER_CONFIG_FILE).is_file():
-        return "a LoRA adapter of the original's code" if seen.is_original else "a LoRA adapter (PEFT)"
-    if seen.is_original and not Reader().has_weights(folder) and any(folder.glob(f"{PROJECTOR}.*")):
-        return "a projector of the original's stage 1"
-    if seen.is_original and seen.contents and seen.parts.base:
-        return "an original LLaVA, as the difference from its base"
-    if maker:
-        kind = config.get("model_type")
-        return f"{maker} (model_type {kind!r})" if kind else maker
-    if "model_type" in config:
-        return f"a model of type {config['model_type']!r}"
-    return "a folder with a config.json" if config else "a folder without a configuration"
-
-
-def _treated_as(seen: Seen) -> dict[str, str]:
-    """How it is taken, row by row."""
-    assert seen.contents is not None
-    config = seen.contents.config
-    return {
-        "format": seen.contents.format,
-        "variant": variant(config),
-        "vision tower": _tower(seen),
-        "template": config.template,
-        "pictures": _pictures(config),
-        "compat": config.tiling.compat if config.tiling else "no matter: one view a picture",
-        "tokenizer": _tokenizer(seen),
-        "context": f"{config.language.max_positions:,} tokens",
-    }
-
-
-def variant(config: LlavaConfig) -> str:
-    """Which member of the family it is built as, whatever it is called."""
-    if config.tiling and config.tiling.max_tiles:
-        likeness = "as LLaVA-OneVision"
-    elif config.tiling:
-        likeness = "as LLaVA-1.6 (NeXT)"
-    else:
-        likeness = "as LLaVA v1" if config.projector.kind == "linear" else "as LLaVA-1.5"
-    return f"{likeness}: projector {config.projector.kind}, resize mode {config.resize_mode}"
-
-
-def _tower(seen: Seen) -> str:
-    assert seen.contents is not None
-    named = next((name for name, known in KNOWN_TOWERS.items() if _same(known, seen.contents.config.vision)), "")
-    inside = seen.contents.format != "original" or seen.has_own_tower
-    place = "inside" if inside else f"from {seen.parts.vision_tower}"
-    return f"{place}, of the shape of {named}" if named else place
-
-
-def _same(known: VisionConfig, vision: VisionConfig) -> bool:
-    """Whether a tower is built as a published one, however LLaVA reads it; layers it never reads may be cut off."""
-    reading = {"feature_layer", "feature_select", "num_layers"}
-    is_as_long = known.num_used_layers <= vision.num_layers <= known.num_layers
-    return is_as_long and known.model_dump(exclude=reading) == vision.model_dump(exclude=reading)
-
-
-def _pictures(config: LlavaConfig) -> str:
-    if config.tiling is None:
-        return f"{config.resize_mode}, {config.vision.num_features} tokens each"
-    return f"{config.resize_mode}, {len(config.tiling.pinpoints)} canvases, merge {config.tiling.merge}"
-
-
-def _tokenizer(seen: Seen) -> str:
-    folder = tokenizer_folder(seen.folder, seen.parts.base)
-    name = next((name for name in (TOKENIZER_FILE, SENTENCEPIECE_FILE) if (folder / name).is_file()), None)
-    if name is None:
-        return "none"
-    made = ", converted" if name == SENTENCEPIECE_FILE else ""
-    return f"{name}{made}" if folder == seen.folder else f"{name} of {folder}{made}"
+    if reader.has_weights(folder):
+        return reader.weights(folder)
+    files = [reader.file(folder, stem) for stem in (ADAPTER, PROJECTOR)]
+    return {name: tensor for tensors in files if tensors for name, tensor in tensors.items()}
 
 
 def _fit(contents: Contents) -> Iterator[Finding]:
     """Where the tensors are not the model's."""
     with torch.device("meta"):
         model = Llava(contents.config)
-    for what, names in misfits(model, contents.tensors).items():
-        yield Finding("wrong", f"{len(names)} tensors {what}", names=tuple(names))
+    for fault, names in misfits(model, contents.tensors).items():
+        yield Finding("wrong", f"{len(names)} tensors {fault}", names=tuple(names))
 
 
 def _vocabulary(config: LlavaConfig, num_words: int) -> Iterator[Finding]:
@@ -230,7 +165,7 @@ def _weights(tensors: Tensors) -> Iterator[Finding]:
 def _hints(seen: Seen) -> Iterator[Finding]:
     """What a folder that is no checkpoint may be good for."""
     kind = seen.config.get("model_type")
-    if kind in ("llama", "mistral", "qwen2") and not seen.is_original:
+    if kind in [*LANGUAGES] and not seen.is_original:
         yield Finding("note", "it is a language model alone", "give it as --base to what was made from it")
     if kind in ("clip", "clip_vision_model", "siglip", "siglip_vision_model"):
         yield Finding("note", "it is a vision tower", "give it as --vision-tower to a checkpoint without one")
@@ -249,18 +184,14 @@ def _damaged(folder: Path) -> Iterator[Finding]:
             yield Finding("wrong", str(error), do, names=(path.name,))
 
 
-def _strays(folder: Path, seen: Seen) -> Iterator[Finding]:
+def _strays(seen: Seen) -> Iterator[Finding]:
     """Weight files that nobody opens, or that will not be opened here."""
-    files = sorted(folder.iterdir()) if folder.is_dir() else []
+    files = sorted(seen.folder.iterdir()) if seen.folder.is_dir() else []
     pickles = tuple(path.name for path in files if path.suffix in PICKLES)
-    tensors = tuple(path.name for path in files if path.suffix == _SAFETENSORS)
     if pickles and seen.contents is not None:
         yield Finding("note", "the pickles beside the safetensors are not opened", names=pickles)
-    index = seen.beside("model.safetensors.index.json").get("weight_map")
-    named = set(index.values()) if isinstance(index, dict) and all(map(_is_text, index.values())) else set()
-    if named and (extra := tuple(sorted({*tensors} - named - {"model.safetensors"}))):
-        yield Finding("unusual", "weight files that the index does not name are not read", names=extra)
-
-
-def _is_text(value: object) -> bool:
-    return isinstance(value, str)
+    index = seen.beside(INDEX_FILE).get("weight_map")
+    named = {str(name) for name in index.values()} if isinstance(index, dict) else set()
+    tensors = {path.name for path in files if path.suffix == _SAFETENSORS}
+    if named and (extra := tensors - named - {WEIGHTS_FILE}):
+        yield Finding("unusual", "weight files that the index does not name are not read", names=tuple(sorted(extra)))

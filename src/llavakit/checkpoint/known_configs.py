@@ -107,6 +107,27 @@ def _crowded(seen: Seen) -> tuple[int, int] | None:
     return (most, config.language.max_positions) if 2 * most > config.language.max_positions else None
 
 
+def _other_patches(seen: Seen) -> tuple[int, int] | None:
+    given = seen.beside(PROCESSOR_FILE).get("patch_size")
+    used = seen.contents.config.vision.patch_size if seen.is_hf and seen.contents else given
+    return (given, used) if given and given != used else None
+
+
+def _other_count(seen: Seen) -> tuple[int, int] | None:
+    """Of models that show one view a picture; what the key means for others differs between versions."""
+    given = seen.config.get("image_seq_length")
+    if not given or not seen.is_hf or seen.contents is None or seen.contents.config.tiling:
+        return None
+    features = seen.contents.config.vision.num_features
+    return (given, features) if given != features else None
+
+
+def _patched_tokenizer(seen: Seen) -> tuple[str, int, int] | None:
+    """A word for pictures where the original's models have none."""
+    id, words = seen.beside("added_tokens.json").get("<image>"), seen.config.get("vocab_size", 0)
+    return ("<image>", id, words) if seen.is_original and id is not None and id >= words > 0 else None
+
+
 def _two_ends(seen: Seen) -> tuple[Any, Any] | None:
     here = seen.config.get("eos_token_id", _text(seen).get("eos_token_id"))
     there = seen.beside(GENERATION_FILE).get("eos_token_id")
@@ -192,6 +213,9 @@ KNOWN: tuple[Known, ...] = (
           seen.config["model_type"],
           "model_type is {!r}, which other folders have too: its mm_* keys tell that it is one of the original's",
           source="haotian-liu/LLaVA #15, #1378"),
+    Known("unusual", _patched_tokenizer,
+          "added_tokens.json gives {} the id {}, behind the model's {:,} words, as another program wanted it",
+          "take it out of added_tokens.json", "haotian-liu/LLaVA PR #1115"),
     Known("note", _short_training, "trained on sequences of {:,} tokens; the model has {:,} positions"),
     Known("unusual", _strange, "not known to this program, and not looked at: {}"),
     # llava-hf's folders.
@@ -207,6 +231,11 @@ KNOWN: tuple[Known, ...] = (
     Known("repaired", lambda seen: seen.is_hf and not seen.config.get("vision_config") and
           ("SigLIP-so400m/14 at 384" if seen.config["model_type"] == "llava_onevision" else "CLIP-L/14 at 336"),
           "vision_config is missing: read as {} pixels, as its class has it"),
+    Known("unusual", _other_patches,
+          f"{PROCESSOR_FILE} cuts pictures into patches of {{}}, but the tower's are of {{}}, which counts",
+          "other programs miscount the tokens of a picture: correct it"),
+    Known("unusual", _other_count, "image_seq_length is {}, but a view has {} features, which is what counts",
+          "other programs may miscount the tokens of a picture: correct it"),
     Known("unusual", _two_placeholders, "image_token_index is {}, but image_token_id is {}; the first counts",
           "keep the one that the tokenizer spells <image>"),
     # Either.

@@ -29,7 +29,7 @@ def show(
     from llavakit.catalog import MODELS
     from llavakit.checkpoint.card import licence_of
     from llavakit.checkpoint.contents import Parts, read_contents
-    from llavakit.checkpoint.doctor import variant
+    from llavakit.checkpoint.describe import variant
     from llavakit.checkpoint.load import locate
     from llavakit.model import Llava
     from llavakit.model.footprint import GROUPED, PRECISIONS, cache_bytes, weight_bytes
