@@ -42,8 +42,8 @@ def atomic_folder(folder: Path) -> Iterator[Path]:
     partial.mkdir(parents=True)
     try:
         yield partial
-        for file in partial.iterdir():
-            _flush(file)
+        for path in partial.rglob("*"):
+            _flush(path)
         _flush(partial)
         _swap(partial, folder)
     except BaseException:

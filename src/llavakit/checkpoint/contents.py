@@ -14,6 +14,7 @@ from llavakit.checkpoint.formats import CONFIG_FILE, Format, read_config, read_j
 from llavakit.checkpoint.lora import ADAPTER, ADAPTER_CONFIG_FILE, add_adapter, read_adapter
 from llavakit.checkpoint.original import Parts, read_original
 from llavakit.checkpoint.reader import Reader, Tensors
+from llavakit.checkpoint.remarks import with_remarks
 from llavakit.checkpoint.rename import best_layout, by_our_names, rename
 from llavakit.checkpoint.tables import LLAVA_HF_LAYOUTS, ORIGINAL, Table, unused_layers
 from llavakit.checkpoint.translate_original import is_original
@@ -44,10 +45,12 @@ def read_contents(folder: Path, parts: Parts = NO_PARTS, reader: Reader = _SAFE)
     if is_original(data):
         try:
             config, tensors = read_original(folder, data, parts, reader)
+            config = with_remarks(config, data)
         except ConfigError as error:
             raise CheckpointError(f"{folder / CONFIG_FILE}: {error}") from error
         return _finish(config, "original", tensors)
     config, format = read_config(folder)
+    config = with_remarks(config, data) if format != "llavakit" else config
     if parts != NO_PARTS:
         raise CheckpointError(f"{folder} is whole ({format} format): it needs no other vision tower and no base")
     stored = reader.weights(folder)

@@ -31,6 +31,7 @@ from llavakit.config import LlavaConfig, VisionConfig
 PROJECTOR = "mm_projector"
 _BESIDE_ADAPTER = "non_lora_trainables"
 _IMAGE_FILE = "preprocessor_config.json"
+OWN_TOWER = "vision_tower"  # a folder in the folder, for a tower that is in no collection
 _NEAR_NOTHING = 0.25  # a norm's weights lie around one; the difference of two norms lies around nothing
 
 
@@ -51,6 +52,8 @@ def read_original(folder: Path, config: JSON, parts: Parts, reader: Reader) -> t
         if not is_inside:
             stored = reader.weights(parts.vision_tower)
             tensors |= by_our_names(stored, best_layout(stored, TOWER_LAYOUTS))
+    elif is_inside and (folder / OWN_TOWER / CONFIG_FILE).is_file():
+        vision = _tower_config(folder / OWN_TOWER)
     elif is_inside and (known := recognise(tensors)):
         vision = known
     else:

@@ -52,7 +52,7 @@ def write_folder(
 ) -> None:
     """What `save` does, for tensors that need not be a model's: mapped from a file, they are read when written."""
     check_replaceable(folder)
-    stored = {name: _stored(name, tensor, dtype) for name, tensor in tensors.items()}
+    stored = {name: stored_as(name, tensor, dtype) for name, tensor in tensors.items()}
     described = {"format": NATIVE_FORMAT, "version": NATIVE_VERSION, **config.model_dump(mode="json")}
     try:
         with atomic_folder(folder) as partial:
@@ -75,7 +75,8 @@ def check_replaceable(folder: Path) -> None:
         )
 
 
-def _stored(name: str, tensor: Tensor, dtype: torch.dtype | None) -> Tensor:
+def stored_as(name: str, tensor: Tensor, dtype: torch.dtype | None) -> Tensor:
+    """A tensor as it is written; raises `CheckpointError` if it holds values that `dtype` does not."""
     stored = tensor.detach().to(device="cpu", dtype=dtype).contiguous()
     if stored.dtype != tensor.dtype and not torch.equal(stored.isfinite(), tensor.detach().cpu().isfinite()):
         raise CheckpointError(f"{name} holds values too large for {dtype}; save in a wider type")

@@ -51,6 +51,18 @@ def tokenizer_folder(folder: Path, base: Path | None) -> Path:
     return folder if base is None or has_tokenizer(folder) else base
 
 
+def says_the_same(folder: Path, tokenizer: Tokenizer) -> bool:
+    """Whether a folder has a tokenizer.model that gives every word the id that `tokenizer` gives it."""
+    file = folder / SENTENCEPIECE_FILE
+    if not file.is_file():
+        return False
+    converted = Tokenizer(_converted(file), tokenizer.tokens)
+    ids = range(max(converted.size, tokenizer.size))
+    return converted.prefix == tokenizer.prefix and all(
+        converted.token_bytes(id) == tokenizer.token_bytes(id) for id in ids
+    )
+
+
 def _json(file: Path) -> str:
     return file.read_text(encoding="utf-8")
 

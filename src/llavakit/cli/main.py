@@ -14,6 +14,7 @@ from llavakit.cli.ask import ask
 from llavakit.cli.chat import chat
 from llavakit.cli.doctor import doctor
 from llavakit.cli.evaluate import evaluate
+from llavakit.cli.export import export
 from llavakit.cli.import_model import import_model
 from llavakit.cli.list import list_models
 from llavakit.cli.parity import parity
@@ -34,7 +35,7 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     context_settings={"help_option_names": ["-h", "--help"]},
 )
-for command in (ask, chat, show, doctor, parity, train, evaluate, scenes, pull, rm):
+for command in (ask, chat, show, doctor, parity, train, evaluate, scenes, pull, rm, export):
     app.command()(command)
 app.command("import")(import_model)
 app.command("list")(list_models)

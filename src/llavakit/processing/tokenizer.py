@@ -70,6 +70,11 @@ class Tokenizer:
         """Write the tokenizer.json, unchanged from what was loaded."""
         Path(path).write_text(self._source, encoding="utf-8")
 
+    @property
+    def source(self) -> str:
+        """The tokenizer.json, as it was loaded."""
+        return self._source
+
     def special(self, name: Literal["bos", "eos", "pad", "image"]) -> int:
         """The id of a special token; raises ValueError if this model has none of that name."""
         id = getattr(self.tokens, name, None)
@@ -113,6 +118,11 @@ class Tokenizer:
     def strips_space(self) -> bool:
         """Whether the first space of a text is one that `tokenize` put there."""
         return self._strips_space
+
+    @property
+    def prefix(self) -> Literal["never", "first", "always"]:
+        """Where `tokenize` puts a space before a text: at the start only (`first`), or after special tokens too."""
+        return self._prefix
 
     def _spell(self, piece: str) -> bytes:
         if self._byte_level:
@@ -202,12 +212,12 @@ def _decoder_traits(spec: dict[str, Any]) -> tuple[bool, bool]:
     )
 
 
-def _metaspace_scheme(step: dict[str, Any]) -> str:
+def _metaspace_scheme(step: dict[str, Any]) -> Literal["never", "first", "always"]:
     # Before prepend_scheme there was a plain yes or no.
     return step.get("prepend_scheme", "always" if step.get("add_prefix_space", True) else "never")
 
 
-def _prefix_scheme(spec: dict[str, Any]) -> str:
+def _prefix_scheme(spec: dict[str, Any]) -> Literal["never", "first", "always"]:
     """Where a text gets a space before it: `never`, at the `first` one only, or `always`."""
     if any(step["type"] == "Prepend" for step in _steps(spec.get("normalizer"), "normalizers")):
         return "always"

@@ -1,0 +1,143 @@
+"""A model as the original LLaVA code stores its own: one configuration, and the tower among the weights."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from pathlib import Path
+from typing import Any
+
+from llavakit.checkpoint import CheckpointError
+from llavakit.checkpoint.export.sections import image_settings, language_section, token_keys, tower_section
+from llavakit.checkpoint.export.source import Source
+from llavakit.checkpoint.export.tokenizer import Vocabulary, names_of, write_tokenizer
+from llavakit.checkpoint.export.tower import whole_tower
+from llavakit.checkpoint.formats import CONFIG_FILE, GENERATION_FILE
+from llavakit.checkpoint.original import OWN_TOWER
+from llavakit.checkpoint.reader import Tensors
+from llavakit.checkpoint.remarks import OUR_KEY, remarks
+from llavakit.checkpoint.rename import rename_back
+from llavakit.checkpoint.shards import write_tensors
+from llavakit.checkpoint.tables import CLIP, ORIGINAL, Row, Table
+from llavakit.checkpoint.tokenizer_files import SENTENCEPIECE_FILE, says_the_same
+from llavakit.checkpoint.towers import KNOWN
+from llavakit.checkpoint.translate_original import translate_original
+from llavakit.config import ConfigError, LlavaConfig, VisionConfig
+
+_CLASSES = {"llama": ("LlavaLlamaForCausalLM", "llava_llama"), "qwen2": ("LlavaQwenForCausalLM", "llava_qwen")}
+_FEATURES = {"patch": "patch", "full": "cls_patch"}
+# One matrix has no number in its name.
+_LINEAR: Table = (Row("model.mm_projector.*", "projector.fc1.*"), *ORIGINAL)
+_VIEW = VisionConfig.model_fields.keys() & {"feature_layer", "feature_select"}  # the rest is the tower's own
+
+
+def write_original(source: Source, folder: Path) -> list[str]:
+    """Fill `folder`; returns what the original code will do otherwise than we do, a sentence each.
+
+    Raises `CheckpointError` for a model that its configuration cannot describe.
+    """
+    config = source.config
+    published = published_tower(config.vision)
+    described = describe(config, published or f"{source.name}/{OWN_TOWER}")
+    dtype = {"torch_dtype": str(source.dtype).removeprefix("torch.")}
+    generation = {key: id for key, id in token_keys(config.tokens).items() if id is not None}
+    _write_json(folder / CONFIG_FILE, described | dtype)
+    _write_json(folder / GENERATION_FILE, generation)
+    _write_tokenizer(source, folder)
+    tensors = whole_tower(source.tensors, config.vision)
+    table = _LINEAR if config.projector.kind == "linear" else ORIGINAL
+    write_tensors({rename_back(name, table): tensor for name, tensor in tensors.items()}, folder, source.dtype)
+    if published is None:
+        _write_tower(tensors, config.vision, folder / OWN_TOWER, source)
+    return _differences(config, source.name, published)
+
+
+def describe(config: LlavaConfig, tower: str) -> dict[str, Any]:
+    """The content of config.json; `tower` is the name that the original code finds the tower by.
+
+    It is read back before it is used. Raises `CheckpointError` naming what it cannot say.
+    """
+    language = language_section(config.language)
+    architecture, model_type = _CLASSES[language["model_type"]]
+    described = language | {
+        "architectures": [architecture],
+        "model_type": model_type,
+        **token_keys(config.tokens),
+        "mm_vision_tower": tower,
+        "unfreeze_mm_vision_tower": True,  # its weights are here
+        "mm_hidden_size": config.vision.hidden_size,
+        "mm_vision_select_layer": config.vision.feature_layer,
+        "mm_vision_select_feature": _FEATURES[config.vision.feature_select],
+        "mm_projector_type": config.projector.kind,
+        "mm_use_im_start_end": config.tokens.image_start is not None,
+        "mm_use_im_patch_token": False,
+        "image_aspect_ratio": config.resize_mode,
+        "tokenizer_padding_side": "right",
+        "tokenizer_model_max_length": config.language.max_positions,
+        "use_mm_proj": True,
+    }
+    if tiling := config.tiling:
+        most = f"_max_{tiling.max_tiles}" if tiling.max_tiles else ""
+        described |= {
+            "image_aspect_ratio": config.resize_mode + most,
+            "image_grid_pinpoints": [list(pinpoint) for pinpoint in tiling.pinpoints],
+            "mm_patch_merge_type": tiling.merge,
+        }
+    try:
+        read_back = translate_original(described, config.vision, generation={})
+        return described | {OUR_KEY: remarks(config, read_back)}
+    except ConfigError as error:
+        raise CheckpointError(f"the original code has no words for this model: {error}") from error
+
+
+def published_tower(vision: VisionConfig) -> str | None:
+    """The name of the published tower that is built alike; None if there is none."""
+    own = vision.model_dump(exclude=_VIEW)
+    return next((name for name, tower in KNOWN.items() if tower.model_dump(exclude=_VIEW) == own), None)
+
+
+def _write_tokenizer(source: Source, folder: Path) -> None:
+    """tokenizer.json, and the SentencePiece model of the source where the two still say the same."""
+    tokens, vocabulary = source.config.tokens, Vocabulary.of(source.tokenizer)
+    named = names_of(vocabulary, tokens)
+    vocabulary.begins_with(None if tokens.bos is None else (named["bos_token"], tokens.bos))
+    settings: dict[str, Any] = {
+        "tokenizer_class": "PreTrainedTokenizerFast",
+        "add_bos_token": tokens.bos is not None,
+        "add_eos_token": False,
+        "padding_side": "right",
+        "model_max_length": source.config.language.max_positions,
+    }
+    if says_the_same(source.folder, source.tokenizer):
+        shutil.copyfile(source.folder / SENTENCEPIECE_FILE, folder / SENTENCEPIECE_FILE)
+        settings |= {"tokenizer_class": "LlamaTokenizer", "legacy": source.tokenizer.prefix == "always"}
+    write_tokenizer(folder, vocabulary, named, settings)
+
+
+def _write_tower(tensors: Tensors, vision: VisionConfig, folder: Path, source: Source) -> None:
+    """A tower that nobody else has, in a folder of its own: the original builds it from there before it reads ours."""
+    folder.mkdir()
+    _write_json(folder / CONFIG_FILE, {"architectures": ["CLIPVisionModel"]} | tower_section(vision))
+    _write_json(folder / "preprocessor_config.json", image_settings(vision))
+    own = {name: tensor for name, tensor in tensors.items() if name.startswith("vision.")}
+    write_tensors({rename_back(name, CLIP): tensor for name, tensor in own.items()}, folder, source.dtype)
+
+
+def _differences(config: LlavaConfig, name: str, published: str | None) -> list[str]:
+    """What cannot be written down, or needs a hand."""
+    found = []
+    if published is None:
+        found.append(
+            f"this tower is in no collection, so mm_vision_tower is {name}/{OWN_TOWER}: the original code finds it from "
+            f"the folder above {name}; --vision-tower and editing mm_vision_tower lead elsewhere"
+        )
+    if config.tiling and config.tiling.compat == "hf":
+        found.append(
+            "the original code rounds the patches around a picture differently from transformers, with which this model "
+            "was used: a picture of a few sizes, such as 376x799, becomes another number of tokens there"
+        )
+    return found
+
+
+def _write_json(path: Path, data: dict[str, Any]) -> None:
+    path.write_text(json.dumps(data, indent=2) + "\n", encoding="utf-8")
