@@ -64,11 +64,18 @@ def test_equals_the_original(kind: Kind, fixtures: Path, tmp_path: Path, compare
     assert contents.format == "original"
     model = filled(contents.config, contents.tensors, folder)
     processor = Processor(contents.config, tokenizer_of(folder, parts, contents.config))
-    golden = json.loads((fixtures / "cases" / f"{kind.name}.json").read_text())
-    tensors = load_file(fixtures / "cases" / f"{kind.name}.safetensors")
+    check_golden(kind.name, model, processor, fixtures, compared, subject=f"original, {kind.name}")
+
+
+def check_golden(
+    name: str, model: Llava, processor: Processor, fixtures: Path, compared: Any, *, subject: str
+) -> None:
+    """All that the original computed with a folder."""
+    golden = json.loads((fixtures / "cases" / f"{name}.json").read_text())
+    tensors = load_file(fixtures / "cases" / f"{name}.safetensors")
     files = {record["name"]: fixtures / record["file"] for record in golden["images"]}
     pictures = {name: as_the_original(file) for name, file in files.items()}
-    about = {"subject": f"original, {kind.name}", "oracle": "haotian-liu/LLaVA c121f04"}
+    about = {"subject": subject, "oracle": "haotian-liu/LLaVA c121f04"}
 
     views = {name: processor.pixels(picture) for name, picture in pictures.items()}
     for name, pixels in views.items():
@@ -86,7 +93,7 @@ def test_equals_the_original(kind: Kind, fixtures: Path, tmp_path: Path, compare
         sizes = [pictures[name].size for name in case["images"]]
         ids = expand(case["input_ids"], processor, sizes)
         images = Images(torch.cat([views[name] for name in case["images"]]), sizes=sizes) if sizes else None
-        cache = KVCache(contents.config.language, capacity=len(ids) + 24)
+        cache = KVCache(model.config.language, capacity=len(ids) + 24)
         with torch.inference_mode():
             hidden = model(torch.tensor([ids]), images, torch.arange(len(ids))[None], cache)
             ours = model.language.logits(hidden)[0]

@@ -20,12 +20,14 @@ class Words:
     """The special tokens a template writes, as the tokenizer spells them; `bos` may be empty.
 
     `lead` is what the tokenizer does not put by itself before a text that opens: behind `bos`, and behind a picture.
+    With `spares_lead`, nothing is put before a text that begins so anyway.
     """
 
     bos: str
     eos: str
     image: str
     lead: str = ""
+    spares_lead: bool = False
 
 
 def chat_template(template: Template, words: Words) -> str:
@@ -48,8 +50,9 @@ def _lines(template: Template, words: Words) -> Iterator[str]:
     yield f"{{%- set ns.opening = {_quoted(prefix)} + ns.system + {_quoted(suffix)} if ns.system else '' -%}}"
     if words.bos:
         yield f"{{{{- {_quoted(words.bos)} -}}}}"
-        if words.lead:
-            yield f"{{{{- '' if ns.opening[:1] == {_quoted(words.lead)} else {_quoted(words.lead)} -}}}}"
+        if words.lead and (template.user or template.system is not None):
+            spared = f"'' if ns.opening[:1] == {_quoted(words.lead)} else " if words.spares_lead else ""
+            yield f"{{{{- {spared}{_quoted(words.lead)} -}}}}"
     if not template.system_in_turn:
         yield "{{- ns.opening -}}"
     for question, answer in template.examples:
@@ -61,7 +64,9 @@ def _lines(template: Template, words: Words) -> Iterator[str]:
     yield "{%- else -%}"
     yield f"{{%- set said = {said} -%}}"
     yield f"{{{{- {_quoted(_spelt(template.assistant, words))} -}}}}"
-    yield f"{{{{- {_quoted(template.answer_prefix)} + said if said else '' -}}}}"
+    # Where nothing stands between, an answer is the text behind a picture.
+    lead = "" if template.user_text or template.picture_suffix or template.assistant else words.lead
+    yield f"{{{{- {_quoted(lead + template.answer_prefix)} + said if said else '' -}}}}"
     yield f"{{{{- {_quoted(_end(template, words) + _spelt(template.after_answer, words))} -}}}}"
     yield "{%- endif -%}"
     yield "{%- set ns.turn = ns.turn + 1 -%}"

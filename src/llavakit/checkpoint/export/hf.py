@@ -40,7 +40,7 @@ def write_hf(source: Source, folder: Path) -> list[str]:
     config = with_placeholder(source.config, vocabulary)
     named = names_of(vocabulary, config.tokens)
     template = find_template(config.template)
-    words = _words(config, vocabulary, source.tokenizer)
+    words = words_of(config, vocabulary, source.tokenizer)
     image, generation = _image(config), _generation(config, template, vocabulary)
     files: dict[str, dict[str, Any]] = {
         CONFIG_FILE: describe(config, image, generation) | {"torch_dtype": str(source.dtype).removeprefix("torch.")},
@@ -151,7 +151,9 @@ def _generation(config: LlavaConfig, template: Template, vocabulary: Vocabulary)
     return {key: id for key, id in keys.items() if id is not None}
 
 
-def _words(config: LlavaConfig, vocabulary: Vocabulary, tokenizer: Tokenizer) -> Words:
+def words_of(config: LlavaConfig, vocabulary: Vocabulary, tokenizer: Tokenizer) -> Words:
+    """The special tokens of a model as its chat template has to spell them."""
+
     def spelt(id: int | None) -> str:
         return "" if id is None else vocabulary.spellings[id]
 
@@ -162,6 +164,7 @@ def _words(config: LlavaConfig, vocabulary: Vocabulary, tokenizer: Tokenizer) ->
         eos=spelt(config.tokens.eos),
         image=spelt(config.tokens.image),
         lead=" " if tokenizer.prefix == "first" else "",
+        spares_lead=tokenizer.tokenize(" a") == tokenizer.tokenize("a"),
     )
 
 
