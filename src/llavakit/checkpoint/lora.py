@@ -63,8 +63,18 @@ def read_adapter(stored: Tensors, config: Mapping[str, Any], source: str) -> Ada
     return Adapter(pairs, whole)
 
 
-def add(weight: StoredTensor, a: StoredTensor, b: StoredTensor, scale: float) -> StoredTensor:
-    """The weight with its adapter in it, W + scale B A, computed in float32 when it is read."""
+@dataclass(frozen=True)
+class Adapted(StoredTensor):
+    """A weight with its adapter in it, W + scale B A, computed in float32 when it is read."""
+
+    weight: StoredTensor
+    a: StoredTensor
+    b: StoredTensor
+    scale: float
+
+
+def add(weight: StoredTensor, a: StoredTensor, b: StoredTensor, scale: float) -> Adapted:
+    """A weight and the adapter made for it; raises `CheckpointError` if they do not fit."""
     if weight.shape != (b.shape[0], a.shape[1]):
         wanted = [b.shape[0], a.shape[1]]
         raise CheckpointError(f"the adapter of {weight.name} is for {wanted}, not for {list(weight.shape)}")
@@ -72,7 +82,7 @@ def add(weight: StoredTensor, a: StoredTensor, b: StoredTensor, scale: float) ->
     def read() -> Tensor:
         return torch.addmm(weight.read().float(), b.read().float(), a.read().float(), alpha=scale)
 
-    return StoredTensor(weight.name, weight.shape, "F32", read)
+    return Adapted(weight.name, weight.shape, "F32", read, weight, a, b, scale)
 
 
 def add_adapter(tensors: Tensors, adapter: Adapter, table: Table, source: str) -> Tensors:

@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from llavakit.cli.options import BaseOption, DType, ModelArgument, VisionTowerOption
+from llavakit.cli.options import BaseOption, DType, ModelArgument, PickleOption, VisionTowerOption
 
 
 def import_model(
@@ -16,14 +16,7 @@ def import_model(
     vision_tower: VisionTowerOption = None,
     base: BaseOption = None,
     dtype: Annotated[DType, typer.Option(help="Number format of the weights; auto keeps the source's.")] = "auto",
-    allow_pickle: Annotated[
-        bool,
-        typer.Option(
-            "--allow-pickle",
-            help="Read .bin files too: pickles, which can be made to run code. They are opened with weights only, in "
-            "a process of their own. Allow it for files whose maker you trust.",
-        ),
-    ] = False,
+    allow_pickle: PickleOption = False,
 ) -> None:
     """Write a checkpoint of any format as a native folder. Prints where it is."""
     import torch

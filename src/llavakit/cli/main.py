@@ -35,7 +35,7 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     context_settings={"help_option_names": ["-h", "--help"]},
 )
-for command in (ask, chat, show, doctor, parity, train, evaluate, scenes, pull, rm, export):
+for command in (ask, chat, show, doctor, parity, train, evaluate, scenes, pull, rm, export, merge):
     app.command()(command)
 app.command("import")(import_model)
 app.command("list")(list_models)

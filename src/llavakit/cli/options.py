@@ -23,6 +23,14 @@ BaseOption = Annotated[
         help="Folder of the model it was made from: for projectors, adapters, deltas.", exists=True, file_okay=False
     ),
 ]
+PickleOption = Annotated[
+    bool,
+    typer.Option(
+        "--allow-pickle",
+        help="Read .bin files too: pickles, which can be made to run code. They are opened with weights only, in "
+        "a process of their own. Allow it for files whose maker you trust.",
+    ),
+]
 DeviceOption = Annotated[Device, typer.Option(help="Where to compute; auto takes a GPU where there is one.")]
 DTypeOption = Annotated[DType, typer.Option(help="Number format of the weights; auto suits the device.")]
 ThreadsOption = Annotated[int | None, typer.Option(min=1, help="CPU threads.  [default: all cores]")]
