@@ -66,7 +66,9 @@ def check_replaceable(out: Path) -> None:
     if not out.exists() or not any(out.iterdir()):
         return
     if not (out / STAMP).is_file():
-        raise CheckpointError(f"{out} is no earlier export, and exporting would delete what is in it: choose a new folder")
+        raise CheckpointError(
+            f"{out} is no earlier export, and exporting would delete what is in it: choose a new folder"
+        )
     known = {STAMP, *(out / STAMP).read_text(encoding="utf-8").splitlines()}
     if others := [name for name in _files(out) if name not in known]:
         raise CheckpointError(f"exporting to {out} would delete {', '.join(others[:5])}: choose a new folder")

@@ -20,6 +20,7 @@ from llavakit.checkpoint.formats import CONFIG_FILE, GENERATION_FILE, TOKENIZER_
 from llavakit.checkpoint.lora import ADAPTER, ADAPTER_CONFIG_FILE, PREFIX, add_adapter, read_adapter
 from llavakit.checkpoint.picture_words import EMBEDDINGS, add_picture_words
 from llavakit.checkpoint.reader import Reader, StoredTensor, Tensors
+from llavakit.checkpoint.remarks import OUR_KEY
 from llavakit.checkpoint.rename import best_layout, by_our_names
 from llavakit.checkpoint.sections import JSON, section_of, tower_fields
 from llavakit.checkpoint.tables import ORIGINAL, TOWER_LAYOUTS
@@ -67,7 +68,7 @@ def read_original(folder: Path, config: JSON, parts: Parts, reader: Reader) -> t
 def _without_tower(folder: Path, config: JSON, base: Path | None, reader: Reader) -> Tensors:
     if reader.has_weights(folder):
         own = by_our_names(reader.weights(folder), ORIGINAL)
-        if not _is_delta(own):
+        if OUR_KEY in config or not _is_delta(own):  # what we export is whole
             if base:
                 raise CheckpointError(f"{folder} is a whole model, which needs no base: leave --base out")
             return own

@@ -19,7 +19,7 @@ def merge(
     dtype: Annotated[DType, typer.Option(help="Number format of the weights; auto keeps the base's.")] = "auto",
     allow_pickle: PickleOption = False,
 ) -> None:
-    """Merge a LoRA adapter into its base, as a native folder. Prints where it is, and what merging did to the logits."""
+    """Merge a LoRA adapter into its base, as a native folder. Prints where it is, and what it did to the logits."""
     import torch
 
     from llavakit.checkpoint.contents import Parts

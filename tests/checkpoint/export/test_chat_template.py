@@ -17,7 +17,7 @@ from llavakit.checkpoint.export.hf import words_of
 from llavakit.checkpoint.export.tokenizer import Vocabulary, names_of, write_tokenizer
 from llavakit.checkpoint.tokenizer_files import read_tokenizer
 from llavakit.config import LlavaConfig, SpecialTokens
-from llavakit.processing import TEMPLATES, Conversation, Processor, Tokenizer, find_template, train_tokenizer
+from llavakit.processing import TEMPLATES, Conversation, Picture, Processor, Tokenizer, find_template, train_tokenizer
 
 PICTURE = Image.new("RGB", (28, 28))
 TALKS = {
@@ -125,10 +125,12 @@ def test_what_does_not_fit_is_refused_there_too() -> None:
 
 
 def messages(talk: Conversation) -> list[dict[str, Any]]:
-    said = [
-        {"role": m.role, "content": [{"type": "text", "text": p.text} if hasattr(p, "text") else {"type": "image"} for p in m.parts]}
-        for m in talk.messages
-    ]  # fmt: skip
+    said: list[dict[str, Any]] = []
+    for message in talk.messages:
+        parts = [
+            {"type": "image"} if isinstance(p, Picture) else {"type": "text", "text": p.text} for p in message.parts
+        ]
+        said.append({"role": message.role, "content": parts})
     return said if talk.system is None else [{"role": "system", "content": talk.system}, *said]
 
 

@@ -7,7 +7,6 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import pytest
 import torch
 from PIL import Image
@@ -20,7 +19,6 @@ from llavakit.checkpoint.contents import Parts, read_contents
 from llavakit.checkpoint.exporting import export_checkpoint
 from llavakit.checkpoint.importing import import_checkpoint
 from llavakit.checkpoint.load import Loaded, load
-from llavakit.config import LlavaConfig
 from llavakit.engine.engine import Engine
 from llavakit.engine.sampling import SamplingParams
 from llavakit.model import Images
@@ -113,16 +111,13 @@ def theirs(folder: Path) -> tuple[Any, Any]:
 
 
 def messages(conversation: Conversation) -> list[dict[str, Any]]:
-    said = [
-        {
-            "role": message.role,
-            "content": [
-                {"type": "image", "image": part.image} if isinstance(part, Picture) else {"type": "text", "text": part.text}
-                for part in message.parts
-            ],
-        }
-        for message in conversation.messages
-    ]  # fmt: skip
+    said: list[dict[str, Any]] = []
+    for message in conversation.messages:
+        parts = [
+            {"type": "image", "image": part.image} if isinstance(part, Picture) else {"type": "text", "text": part.text}
+            for part in message.parts
+        ]
+        said.append({"role": message.role, "content": parts})
     if conversation.system is None:
         return said
     return [{"role": "system", "content": [{"type": "text", "text": conversation.system}]}, *said]
@@ -147,9 +142,7 @@ IMPORTED = {"v16-anyres-vicuna": "56-c", "v16-anyres-mistral": "84-d"}
 
 
 @pytest.mark.parametrize("name", IMPORTED)
-def test_a_model_of_the_original_code(
-    name: str, fixtures: Path, drawings: list[Image.Image], tmp_path: Path
-) -> None:
+def test_a_model_of_the_original_code(name: str, fixtures: Path, drawings: list[Image.Image], tmp_path: Path) -> None:
     """Read from its own folder, with its SentencePiece tokenizer, its tiles, and no word for a picture."""
     checkpoints = fixtures / "checkpoints"
     parts = Parts(vision_tower=checkpoints / "openai" / f"clip-tiny-patch14-{IMPORTED[name]}")

@@ -14,7 +14,6 @@ from llavakit.checkpoint.export.tokenizer import Vocabulary, names_of, write_tok
 from llavakit.checkpoint.export.tower import whole_tower
 from llavakit.checkpoint.formats import CONFIG_FILE, GENERATION_FILE
 from llavakit.checkpoint.original import OWN_TOWER
-from llavakit.checkpoint.reader import Tensors
 from llavakit.checkpoint.remarks import OUR_KEY, remarks
 from llavakit.checkpoint.rename import rename_back
 from llavakit.checkpoint.shards import write_tensors
@@ -38,22 +37,26 @@ def write_original(source: Source, folder: Path) -> list[str]:
     """
     config = source.config
     published = published_tower(config.vision)
-    described = describe(config, published or f"{source.name}/{OWN_TOWER}")
-    dtype = {"torch_dtype": str(source.dtype).removeprefix("torch.")}
-    generation = {key: id for key, id in token_keys(config.tokens).items() if id is not None}
-    _write_json(folder / CONFIG_FILE, described | dtype)
-    _write_json(folder / GENERATION_FILE, generation)
+    files = json_files(config, published or f"{source.name}/{OWN_TOWER}")
+    files[CONFIG_FILE]["torch_dtype"] = str(source.dtype).removeprefix("torch.")
+    if published is None:
+        (folder / OWN_TOWER).mkdir()
+        files |= {f"{OWN_TOWER}/{name}": data for name, data in tower_files(config.vision).items()}
+    for name, data in files.items():
+        (folder / name).write_text(json.dumps(data, indent=2) + "\n", encoding="utf-8")
     _write_tokenizer(source, folder)
     tensors = whole_tower(source.tensors, config.vision)
     table = _LINEAR if config.projector.kind == "linear" else ORIGINAL
     write_tensors({rename_back(name, table): tensor for name, tensor in tensors.items()}, folder, source.dtype)
     if published is None:
-        _write_tower(tensors, config.vision, folder / OWN_TOWER, source)
+        own = {name: tensor for name, tensor in tensors.items() if name.startswith("vision.")}
+        own = {rename_back(name, CLIP): tensor for name, tensor in own.items()}
+        write_tensors(own, folder / OWN_TOWER, source.dtype)
     return _differences(config, source.name, published)
 
 
-def describe(config: LlavaConfig, tower: str) -> dict[str, Any]:
-    """The content of config.json; `tower` is the name that the original code finds the tower by.
+def json_files(config: LlavaConfig, tower: str) -> dict[str, dict[str, Any]]:
+    """The configuration and settings by file; `tower` is the name that the original code finds the tower by.
 
     It is read back before it is used. Raises `CheckpointError` naming what it cannot say.
     """
@@ -84,10 +87,17 @@ def describe(config: LlavaConfig, tower: str) -> dict[str, Any]:
             "mm_patch_merge_type": tiling.merge,
         }
     try:
-        read_back = translate_original(described, config.vision, generation={})
-        return described | {OUR_KEY: remarks(config, read_back)}
+        described[OUR_KEY] = remarks(config, translate_original(described, config.vision, generation={}))
     except ConfigError as error:
         raise CheckpointError(f"the original code has no words for this model: {error}") from error
+    generation = {key: id for key, id in token_keys(config.tokens).items() if id is not None}
+    return {CONFIG_FILE: described, GENERATION_FILE: generation}
+
+
+def tower_files(vision: VisionConfig) -> dict[str, dict[str, Any]]:
+    """What describes a tower that nobody else has: the original builds it from there, then reads our weights."""
+    config = {"architectures": ["CLIPVisionModel"]} | tower_section(vision)
+    return {CONFIG_FILE: config, "preprocessor_config.json": image_settings(vision)}
 
 
 def published_tower(vision: VisionConfig) -> str | None:
@@ -114,30 +124,17 @@ def _write_tokenizer(source: Source, folder: Path) -> None:
     write_tokenizer(folder, vocabulary, named, settings)
 
 
-def _write_tower(tensors: Tensors, vision: VisionConfig, folder: Path, source: Source) -> None:
-    """A tower that nobody else has, in a folder of its own: the original builds it from there before it reads ours."""
-    folder.mkdir()
-    _write_json(folder / CONFIG_FILE, {"architectures": ["CLIPVisionModel"]} | tower_section(vision))
-    _write_json(folder / "preprocessor_config.json", image_settings(vision))
-    own = {name: tensor for name, tensor in tensors.items() if name.startswith("vision.")}
-    write_tensors({rename_back(name, CLIP): tensor for name, tensor in own.items()}, folder, source.dtype)
-
-
 def _differences(config: LlavaConfig, name: str, published: str | None) -> list[str]:
     """What cannot be written down, or needs a hand."""
     found = []
     if published is None:
         found.append(
-            f"this tower is in no collection, so mm_vision_tower is {name}/{OWN_TOWER}: the original code finds it from "
-            f"the folder above {name}; --vision-tower and editing mm_vision_tower lead elsewhere"
+            f"this tower is in no collection, so mm_vision_tower is {name}/{OWN_TOWER}, which the original code finds "
+            f"when it runs in the folder above {name}; a full path there works from everywhere"
         )
     if config.tiling and config.tiling.compat == "hf":
         found.append(
-            "the original code rounds the patches around a picture differently from transformers, with which this model "
-            "was used: a picture of a few sizes, such as 376x799, becomes another number of tokens there"
+            "the original code rounds the patches around a picture differently from transformers, whose way this model "
+            "has: a picture of a few sizes, such as 376x799, becomes another number of tokens there"
         )
     return found
-
-
-def _write_json(path: Path, data: dict[str, Any]) -> None:
-    path.write_text(json.dumps(data, indent=2) + "\n", encoding="utf-8")

@@ -79,7 +79,9 @@ def names_of(vocabulary: Vocabulary, tokens: SpecialTokens) -> dict[str, str]:
     return named | ({"unk_token": unknown} if isinstance(unknown, str) else {})
 
 
-def write_tokenizer(folder: Path, vocabulary: Vocabulary, named: Mapping[str, str], settings: Mapping[str, Any]) -> None:
+def write_tokenizer(
+    folder: Path, vocabulary: Vocabulary, named: Mapping[str, str], settings: Mapping[str, Any]
+) -> None:
     """tokenizer.json, tokenizer_config.json and special_tokens_map.json."""
     vocabulary.spec |= {"truncation": None, "padding": None}
     described = {str(token["id"]): {k: v for k, v in token.items() if k != "id"} for token in _added(vocabulary)}

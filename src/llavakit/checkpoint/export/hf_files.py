@@ -1,0 +1,93 @@
+"""The configuration of a llava-hf folder and the settings beside it, from ours."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from llavakit.checkpoint import CheckpointError
+from llavakit.checkpoint.export.sections import image_settings, language_section, token_keys, tower_section
+from llavakit.checkpoint.formats import CONFIG_FILE, GENERATION_FILE
+from llavakit.checkpoint.remarks import OUR_KEY, remarks
+from llavakit.checkpoint.translate import translate
+from llavakit.config import ConfigError, LlavaConfig
+
+_STRATEGIES = {"patch": "default", "full": "full"}
+
+
+def json_files(config: LlavaConfig, *, image_token: str, end: int) -> dict[str, dict[str, Any]]:
+    """The configuration and settings by file; `end` is the id that ends an answer.
+
+    They are read back before they are used. Raises `CheckpointError` naming what they cannot say.
+    """
+    if config.projector.kind == "linear":
+        raise CheckpointError(
+            "transformers' LLaVA has no linear projector, so a model of the first generation cannot be written for it: "
+            "--to original keeps it as it is"
+        )
+    if config.tokens.image_start is not None or config.tokens.image_end is not None:
+        raise CheckpointError(
+            "transformers' LLaVA has no words of their own around a picture (tokens.image_start, tokens.image_end): "
+            "--to original keeps them"
+        )
+    described, image = _config(config), _image(config)
+    ids = token_keys(config.tokens.model_copy(update={"eos": end}))
+    generation = {key: id for key, id in ids.items() if id is not None}
+    try:
+        described[OUR_KEY] = remarks(config, translate(described, generation=generation, image=image))
+    except ConfigError as error:
+        raise CheckpointError(f"transformers' classes cannot hold this model: {error}") from error
+    processor = {
+        "processor_class": class_name(config, "Processor"),
+        "image_token": image_token,
+        "patch_size": config.vision.patch_size,
+        "vision_feature_select_strategy": _STRATEGIES[config.vision.feature_select],
+        "num_additional_image_tokens": 1,  # CLIP's class feature
+    }
+    return {
+        CONFIG_FILE: described,
+        GENERATION_FILE: generation,
+        "preprocessor_config.json": image,
+        "processor_config.json": processor,
+    }
+
+
+def _config(config: LlavaConfig) -> dict[str, Any]:
+    vision, tiling = config.vision, config.tiling
+    described = {
+        "model_type": "llava_next" if tiling else "llava",
+        "architectures": [class_name(config, "ForConditionalGeneration")],
+        "text_config": language_section(config.language) | token_keys(config.tokens),
+        "vision_config": tower_section(vision),
+        "image_token_index": config.tokens.image,
+        "image_seq_length": vision.num_features,
+        "projector_hidden_act": "gelu",
+        "multimodal_projector_bias": config.projector.bias,
+        "vision_feature_layer": vision.feature_layer,
+        "vision_feature_select_strategy": _STRATEGIES[vision.feature_select],
+        "tie_word_embeddings": config.language.tie_embeddings,
+        "pad_token_id": config.tokens.pad,
+    }
+    if tiling:
+        # Theirs are (height, width). The order, which settles ties, stays.
+        turned = [[height, width] for width, height in tiling.pinpoints]
+        described |= {"image_grid_pinpoints": turned, "use_image_newline_parameter": True}
+    return described
+
+
+def class_name(config: LlavaConfig, kind: str) -> str:
+    """The class of transformers for this model: the model itself, its processor."""
+    return ("LlavaNext" if config.tiling else "Llava") + kind
+
+
+def _image(config: LlavaConfig) -> dict[str, Any]:
+    settings = image_settings(config.vision) | {"processor_class": class_name(config, "Processor")}
+    if config.tiling:
+        turned = [[height, width] for width, height in config.tiling.pinpoints]
+        return settings | {
+            "image_processor_type": "LlavaNextImageProcessor",
+            "image_grid_pinpoints": turned,
+            "do_pad": True,
+        }
+    if config.resize_mode == "pad":
+        return settings | {"image_processor_type": "LlavaImageProcessor", "do_pad": True}
+    return settings
