@@ -28,6 +28,11 @@ def test_the_map_of_files_is_current(root: Path) -> None:
     assert _script(root / "docs" / "make_map.py").with_map(page) == page, "run `make docs`"
 
 
+def test_the_names_side_by_side_are_current(root: Path) -> None:
+    page = (root / "docs" / "rosetta.md").read_text()
+    assert _script(root / "docs" / "make_rosetta.py").rosetta() == page, "run `make docs`"
+
+
 def test_every_file_says_what_it_is_for(root: Path) -> None:
     listed = _script(root / "docs" / "make_map.py").file_map(root / "src" / "llavakit")
     assert not re.findall(r"^- `(.+)`: $", listed, re.M)

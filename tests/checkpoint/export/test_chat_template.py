@@ -127,10 +127,10 @@ def test_what_does_not_fit_is_refused_there_too() -> None:
 def messages(talk: Conversation) -> list[dict[str, Any]]:
     said: list[dict[str, Any]] = []
     for message in talk.messages:
-        parts = [
-            {"type": "image"} if isinstance(p, Picture) else {"type": "text", "text": p.text} for p in message.parts
-        ]
-        said.append({"role": message.role, "content": parts})
+        pictures = [isinstance(part, Picture) for part in message.parts]
+        parts = zip(message.parts, pictures, strict=True)
+        content = [{"type": "image"} if is_picture else {"type": "text", "text": p.text} for p, is_picture in parts]
+        said.append({"role": message.role, "content": content})
     return said if talk.system is None else [{"role": "system", "content": talk.system}, *said]
 
 
