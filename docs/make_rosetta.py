@@ -6,6 +6,7 @@ looking at what changes in the files that are written for others. Only the terms
 
 from __future__ import annotations
 
+import copy
 import sys
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
@@ -46,6 +47,11 @@ TERMS = (
     ("stage: align, instruct", "pretrain, finetune", NONE),
     ("adapter and what goes with it", "LoRA folder, non_lora_trainables", "PEFT adapter, modules_to_save"),
 )  # fmt: skip
+
+# Fields that have another value only together with others.
+_SIGLIP = {"vision.class_token": False, "vision.pre_norm": False, "vision.patch_bias": True}
+_POOLED = {"tiling.max_tiles": 4, "tiling.only_alone": True}
+TOGETHER: dict[str, dict[str, Any]] = dict.fromkeys(_SIGLIP, _SIGLIP) | dict.fromkeys(_POOLED, _POOLED)
 
 Files = Mapping[str, Mapping[str, Any]]
 
@@ -126,14 +132,10 @@ def _names(config: BaseModel, prefix: str = "") -> Iterator[str]:
 def _changed(before: LlavaConfig, name: str, write: Callable[[LlavaConfig], Files]) -> list[str]:
     """The keys that another value of one of our fields changes; empty where no other value can be written."""
     data = before.model_dump()
-    *parents, field = name.split(".")
-    place = data
-    for parent in parents:
-        place = place[parent]
-    old = place[field]
-    for place[field] in _others(old):
+    old = dict(_dotted(data)).get(name)
+    for changes in [TOGETHER[name]] if name in TOGETHER else [{name: value} for value in _others(old)]:
         try:
-            after = write(LlavaConfig.model_validate(data))
+            after = write(LlavaConfig.model_validate(_with(data, changes)))
         except ValueError:
             continue
         one, other = _flat(write(before)), _flat(after)
@@ -142,6 +144,18 @@ def _changed(before: LlavaConfig, name: str, write: Callable[[LlavaConfig], File
         if named := [key for key in found if not key.startswith(OUR_KEY)] or found:
             return named
     return []
+
+
+def _with(data: Mapping[str, Any], changes: Mapping[str, Any]) -> dict[str, Any]:
+    """Plain data with other values at some dotted names."""
+    changed = copy.deepcopy(dict(data))
+    for name, value in changes.items():
+        *parents, field = name.split(".")
+        place = changed
+        for parent in parents:
+            place = place[parent]
+        place[field] = value
+    return changed
 
 
 def _others(value: Any) -> Iterator[Any]:
@@ -153,10 +167,12 @@ def _others(value: Any) -> Iterator[Any]:
             yield from (value * 2, value // 2, value + 1, value - 1)
         case float():
             yield value * 2
+        case ():
+            yield (4,)
         case tuple():
             yield value[::-1]
         case None:
-            yield from (4, 5)
+            yield from (4, {"kind": "linear", "factor": 2.0})
         case str():
             yield from ("square", "pad", "flat", "spatial", "patch", "full", "quick_gelu", "gelu", "linear")
             yield from ("original", "hf", "llava_v1")
@@ -164,7 +180,7 @@ def _others(value: Any) -> Iterator[Any]:
 
 def _for_hf(config: LlavaConfig) -> Files:
     written = chat_template(find_template(config.template), Words("<s>", "</s>", "<image>"))
-    files = hf_files.json_files(config, image_token="<image>", end=config.tokens.eos)
+    files = hf_files.json_files(config, image_token="<image>", ends=list(config.tokens.ends))
     return files | {"chat_template.jinja": {"messages": written}}
 
 

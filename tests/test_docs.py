@@ -11,7 +11,10 @@ from types import ModuleType
 WALKED = ("processing", "model", "engine", "checkpoint")
 NOT_ON_THE_WAY = {"model/clip.py", "model/footprint.py"} | {
     f"checkpoint/{name}.py"
-    for name in ("save", "atomic", "tensors", "doctor", "describe", "findings", "known_configs", "card")
+    for name in (
+        *("save", "atomic", "tensors", "card", "shards", "exporting", "merging"),
+        *("doctor", "describe", "findings", "known_configs"),
+    )
 }
 
 

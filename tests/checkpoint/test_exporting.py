@@ -61,7 +61,8 @@ def configs(draw: st.DrawFn, target: str) -> LlavaConfig:
             "resize_mode": "anyres",
             "tiling": {
                 "pinpoints": draw(st.lists(st.tuples(side, side), min_size=1, max_size=4)),
-                "merge": merge, "max_tiles": most, "compat": draw(st.sampled_from(["original", "hf"])),
+                "merge": merge, "max_tiles": most, "only_alone": most is not None,
+                "compat": draw(st.sampled_from(["original", "hf"])),
             },
         }  # fmt: skip
     return LlavaConfig.parse(data)

@@ -67,9 +67,7 @@ def test_equals_the_original(kind: Kind, fixtures: Path, tmp_path: Path, compare
     check_golden(kind.name, model, processor, fixtures, compared, subject=f"original, {kind.name}")
 
 
-def check_golden(
-    name: str, model: Llava, processor: Processor, fixtures: Path, compared: Any, *, subject: str
-) -> None:
+def check_golden(name: str, model: Llava, processor: Processor, fixtures: Path, compared: Any, *, subject: str) -> None:
     """All that the original computed with a folder."""
     golden = json.loads((fixtures / "cases" / f"{name}.json").read_text())
     tensors = load_file(fixtures / "cases" / f"{name}.safetensors")

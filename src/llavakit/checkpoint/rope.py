@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from llavakit.config import ConfigError
+from llavakit.config import ConfigError, LanguageConfig
 
 _LINEAR = {"factor": "factor"}
 _LLAMA_3 = _LINEAR | {
@@ -44,3 +44,12 @@ def rope_fields(text: Mapping[str, Any], where: str) -> dict[str, Any]:
     rope = {"original_max_position_embeddings": text["max_position_embeddings"]} | dict(rope)
     scaling = {ours: rope[theirs] for theirs, ours in fields.items() if theirs in rope}
     return {"rope_theta": theta, "rope_scaling": {"kind": kind} | scaling}
+
+
+def rope_keys(language: LanguageConfig) -> dict[str, Any]:
+    """The same the other way, as transformers 4 spells it, which 5 reads too."""
+    scaling = language.rope_scaling
+    if scaling is None:
+        return {"rope_theta": language.rope_theta}
+    values = {theirs: getattr(scaling, ours) for theirs, ours in (_KINDS[scaling.kind] or {}).items()}
+    return {"rope_theta": language.rope_theta, "rope_scaling": {"rope_type": scaling.kind} | values}

@@ -33,7 +33,7 @@ _SIGLIP = _CLIP | {
     "layer_norm_eps": 1e-6,
 }
 TOWERS = {"clip_vision_model": _CLIP, "siglip_vision_model": _SIGLIP}
-_ACTIVATIONS = {"quick_gelu": "quick_gelu", "gelu": "gelu", "gelu_pytorch_tanh": "gelu_tanh"}
+ACTIVATIONS = {"quick_gelu": "quick_gelu", "gelu": "gelu", "gelu_pytorch_tanh": "gelu_tanh"}
 _LLAMA = {
     "vocab_size": 32000,
     "hidden_size": 4096,
@@ -78,7 +78,7 @@ class Demand:
 _VISION_DEMANDS = (
     Demand("model_type", lambda value: value in TOWERS, "'clip_vision_model' or 'siglip_vision_model'"),
     Demand("num_channels", lambda value: value == 3, "3"),
-    Demand("hidden_act", lambda value: value in _ACTIVATIONS, "'quick_gelu', 'gelu' or 'gelu_pytorch_tanh'"),
+    Demand("hidden_act", lambda value: value in ACTIVATIONS, "'quick_gelu', 'gelu' or 'gelu_pytorch_tanh'"),
 )
 _LANGUAGE_DEMANDS = (
     Demand("model_type", lambda value: value in LANGUAGES, "'llama', 'mistral' or 'qwen2'"),
@@ -134,7 +134,7 @@ def tower_fields(given: JSON, image: JSON, *, where: str = "") -> dict[str, Any]
         "intermediate_size": vision["intermediate_size"],
         "num_layers": vision["num_hidden_layers"],
         "num_heads": vision["num_attention_heads"],
-        "activation": _ACTIVATIONS[vision["hidden_act"]],
+        "activation": ACTIVATIONS[vision["hidden_act"]],
         "layer_norm_eps": vision["layer_norm_eps"],
         "class_token": is_clip,
         "pre_norm": is_clip,

@@ -17,6 +17,7 @@ from llavakit.cli.evaluate import evaluate
 from llavakit.cli.export import export
 from llavakit.cli.import_model import import_model
 from llavakit.cli.list import list_models
+from llavakit.cli.merge import merge
 from llavakit.cli.parity import parity
 from llavakit.cli.pull import pull
 from llavakit.cli.rm import rm

@@ -20,6 +20,12 @@ LANGUAGE = {"hidden_size": 24, "intermediate_size": 32, "num_layers": 2, "num_he
 # The second and third tie, so that their order matters.
 PINPOINTS = [(28, 56), (56, 28), (56, 56), (84, 28), (28, 84)]
 TILED = {"resize_mode": "anyres", "tiling": {"pinpoints": PINPOINTS}}
+SIGLIP = {
+    "vision": {
+        "class_token": False, "pre_norm": False, "patch_bias": True, "activation": "gelu_tanh", "image_size": 30,
+        "image_mean": (0.5, 0.5, 0.5), "image_std": (0.5, 0.5, 0.5),
+    }
+}  # fmt: skip
 TEXTS = ["A chat between a curious user and an assistant. USER: What is it? ASSISTANT: It is a red circle."]
 
 Maker = Callable[..., Path]

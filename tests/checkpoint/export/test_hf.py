@@ -24,8 +24,11 @@ from llavakit.engine.sampling import SamplingParams
 from llavakit.model import Images
 from llavakit.processing import Conversation, Inputs, Picture, open_image
 
-from .conftest import TILED
+from .conftest import SIGLIP, TILED
 
+LLAMA_3_1 = {
+    "kind": "llama3", "factor": 8.0, "low_freq_factor": 1.0, "high_freq_factor": 4.0, "original_positions": 40,
+}  # fmt: skip
 KINDS: dict[str, dict[str, Any]] = {
     "llama": {},
     "as Mistral": {"language": {"num_kv_heads": 2}},
@@ -33,6 +36,11 @@ KINDS: dict[str, dict[str, Any]] = {
     "tied": {"language": {"tie_embeddings": True}},
     "cropped": {"resize_mode": "square"},
     "class feature kept": {"vision": {"feature_select": "full"}},
+    "SigLIP": SIGLIP | {"resize_mode": "stretch"},
+    "SigLIP, padded": SIGLIP | {"vision": SIGLIP["vision"] | {"feature_layer": -1}},
+    "linear positions": {"language": {"rope_scaling": {"kind": "linear", "factor": 2.5}}},
+    "llama 3.1's positions": {"language": {"rope_scaling": LLAMA_3_1, "head_dim": 16}},
+    "several ends": {"tokens": {"also_ends": [7, 9]}},
     "first layer": {"vision": {"feature_layer": 1}},
     "last layer": {"vision": {"feature_layer": -1, "activation": "gelu"}},
     "embeddings as features": {"vision": {"feature_layer": -4}},
@@ -46,6 +54,7 @@ KINDS: dict[str, dict[str, Any]] = {
         "vision": {"layer_norm_eps": 1e-2, "image_mean": (0.5, 0.4, 0.3), "image_std": (0.2, 0.25, 0.3)},
     },
     "tiled": TILED,
+    "tiled SigLIP": TILED | {"vision": SIGLIP["vision"] | {"image_size": 28}},
     "tiled, as Mistral": TILED | {"language": {"num_kv_heads": 2}},
     "tiled, as Qwen2": TILED | {"language": {"qkv_bias": True}, "tokens": {"bos": None}, "template": "qwen_1_5"},
 }
@@ -64,7 +73,7 @@ def spare(make: Callable[..., Path]) -> Callable[..., Path]:
 
 @pytest.mark.parametrize("kind", KINDS)
 def test_it_is_the_same_model(
-    kind: str, spare: Callable[..., Path], drawings: list[Image.Image], tmp_path: Path
+    kind: str, spare: Callable[..., Path], drawings: list[Image.Image], tmp_path: Path, compared: Any
 ) -> None:
     ours = load(spare(**KINDS[kind]))
     export_checkpoint(tmp_path / "native", tmp_path / "hf", to="hf")
@@ -75,10 +84,10 @@ def test_it_is_the_same_model(
         Conversation(system="Be brief.").ask(drawings[1], drawings[0], "Two?").answer("Two.").ask("What?"),
         Conversation(system="").ask("No picture."),
     ):
-        assert_same(ours, oracle, conversation)
+        assert_same(ours, oracle, conversation, compared, f"export, hf, {kind}")
 
 
-def assert_same(ours: Loaded, oracle: tuple[Any, Any], conversation: Conversation) -> None:
+def assert_same(ours: Loaded, oracle: tuple[Any, Any], conversation: Conversation, compared: Any, subject: str) -> None:
     inputs = ours.processor(conversation)
     model, processor = oracle
     batch = processor.apply_chat_template(
@@ -86,18 +95,19 @@ def assert_same(ours: Loaded, oracle: tuple[Any, Any], conversation: Conversatio
     )
     image = model.config.image_token_id
     ids = [image if id == ours.config.tokens.image else id for id in inputs.tokens]
-    assert batch["input_ids"][0].tolist() == ids
+    about = {"subject": subject, "oracle": "transformers as installed"}
+    compared.equal(batch["input_ids"][0].tolist(), ids, stage="ids of the prompt", **about)
     # Encoding what the template wrote, as servers do, gives the same.
     written = processor.apply_chat_template(messages(conversation), add_generation_prompt=True)
     pictures = list(conversation.pictures) or None
     assert processor(text=written, images=pictures, return_tensors="pt")["input_ids"][0].tolist() == ids
     if pictures:
         views = real_views(ours, batch, inputs)
-        torch.testing.assert_close(inputs.pixels, views, atol=2e-6, rtol=0)
+        compared.close(inputs.pixels, views, stage="pixels", atol=2e-6, **about)
     with torch.inference_mode():
         expected = logits(ours, inputs)
         found = model(**batch).logits[0]
-    torch.testing.assert_close(found[:, : expected.shape[1]], expected, atol=1e-4, rtol=0)
+    compared.close(expected, found[:, : expected.shape[1]], stage="logits", atol=1e-4, **about)
     assert torch.equal(found.argmax(-1), expected.argmax(-1))
 
 
@@ -142,7 +152,9 @@ IMPORTED = {"v16-anyres-vicuna": "56-c", "v16-anyres-mistral": "84-d"}
 
 
 @pytest.mark.parametrize("name", IMPORTED)
-def test_a_model_of_the_original_code(name: str, fixtures: Path, drawings: list[Image.Image], tmp_path: Path) -> None:
+def test_a_model_of_the_original_code(
+    name: str, fixtures: Path, drawings: list[Image.Image], tmp_path: Path, compared: Any
+) -> None:
     """Read from its own folder, with its SentencePiece tokenizer, its tiles, and no word for a picture."""
     checkpoints = fixtures / "checkpoints"
     parts = Parts(vision_tower=checkpoints / "openai" / f"clip-tiny-patch14-{IMPORTED[name]}")
@@ -154,12 +166,17 @@ def test_a_model_of_the_original_code(name: str, fixtures: Path, drawings: list[
         Conversation().ask(large, "a chat between"),
         Conversation(system="").ask("a chat").answer("the one").ask("what", large, "is it", drawings[1]),
     ):
-        assert_same(ours, oracle, conversation)
+        assert_same(ours, oracle, conversation, compared, f"export, hf, original's {name}")
 
 
 @pytest.mark.parametrize("name, given", [("v15-mlp", ("84-b", None)), ("lora", ("84-b", "vicuna-tiny"))])
 def test_a_model_out_of_pickles(
-    name: str, given: tuple[str, str | None], fixtures: Path, drawings: list[Image.Image], tmp_path: Path
+    name: str,
+    given: tuple[str, str | None],
+    fixtures: Path,
+    drawings: list[Image.Image],
+    tmp_path: Path,
+    compared: Any,
 ) -> None:
     """A tower from elsewhere, an adapter put on its base, and a tokenizer that puts its space first only."""
     checkpoints = fixtures / "checkpoints"
@@ -167,7 +184,8 @@ def test_a_model_out_of_pickles(
     import_checkpoint(checkpoints / name, tmp_path / "native", parts=Parts(tower, base), allow_pickle=True)
     assert export_checkpoint(tmp_path / "native", tmp_path / "hf", to="hf") == []
     conversation = Conversation().ask(drawings[0], "a chat").answer("one").ask("and", drawings[2], "the other")
-    assert_same(load(tmp_path / "native"), theirs(tmp_path / "hf"), conversation)
+    subject = f"export, hf, original's {name}"
+    assert_same(load(tmp_path / "native"), theirs(tmp_path / "hf"), conversation, compared, subject)
 
 
 @pytest.mark.parametrize("name", ["llava-llama", "llava-mistral-dopad", "llava-next-mistral", "llava-next-qwen2"])
@@ -185,7 +203,7 @@ def test_what_came_from_llava_hf_goes_back_as_it_came(name: str, fixtures: Path,
         assert old.get(key) == new.get(key), key
 
 
-def test_the_pocket_model_gives_the_same_answers(root: Path, tmp_path: Path) -> None:
+def test_the_pocket_model_gives_the_same_answers(root: Path, tmp_path: Path, compared: Any) -> None:
     """A trained model on a real picture, generating there."""
     export_checkpoint("pocket", tmp_path / "hf", to="hf")
     ours, (model, processor) = load("pocket"), theirs(tmp_path / "hf")
@@ -197,7 +215,9 @@ def test_the_pocket_model_gives_the_same_answers(root: Path, tmp_path: Path) -> 
             messages(talk), add_generation_prompt=True, tokenize=True, return_dict=True, return_tensors="pt"
         )
         said = model.generate(**batch, do_sample=False, max_new_tokens=40)[0, batch["input_ids"].shape[1] :]
-        assert [id for id in said.tolist() if id != ours.config.tokens.eos] == list(answer.tokens)
+        ids = [id for id in said.tolist() if id != ours.config.tokens.eos]
+        about = {"subject": "export, hf, pocket", "oracle": "transformers as installed"}
+        compared.equal(list(answer.tokens), ids, stage="greedy ids", **about)
         talk = talk.answer(answer.text).ask(question)
 
 
@@ -226,7 +246,7 @@ def test_servers_know_where_an_answer_ends(make: Callable[..., Path], fixtures: 
     )
     assert export_checkpoint(folder, tmp_path / "hf", to="hf") == []
     ends = json.loads((tmp_path / "hf" / "generation_config.json").read_text())["eos_token_id"]
-    assert chatml.tokenizer.detokenize([ends], skip_special=False) == "<|im_end|>"
+    assert [chatml.tokenizer.detokenize([end], skip_special=False) for end in ends] == ["<|endoftext|>", "<|im_end|>"]
     assert read_contents(tmp_path / "hf").config == load(folder).config  # our own end token is still known
     assert AutoConfig.from_pretrained(tmp_path / "hf").dtype == torch.float32
 
@@ -241,6 +261,8 @@ def test_servers_know_where_an_answer_ends(make: Callable[..., Path], fixtures: 
             r"tiling\.merge is 'flat', and it can only be 'spatial_unpad' there",
         ),
         ({"tokens": {"image_start": 5, "image_end": 6}}, "words of their own around a picture"),
+        ({"resize_mode": "anyres", "tiling": TILED["tiling"] | {"max_tiles": 2}}, "a model with pooled tiles"),
+        (SIGLIP | {"vision": {"class_token": False}}, r"vision\.pre_norm is True, and it can only be False there"),
         ({"language": {"vocab_size": 400}, "tokens": {"eos": 350}}, "tokens.eos is 350, and the tokenizer has no word"),
     ],
 )

@@ -24,13 +24,13 @@ from llavakit.config import VisionConfig
 from llavakit.processing import preprocess
 
 from ..test_original import KINDS, Kind, check_golden
-from .conftest import TILED
+from .conftest import SIGLIP, TILED
 
 NAMED = {kind.name: kind for kind in KINDS}
 
 
 @pytest.mark.parametrize("name", ["v15-mlp", "v16-anyres-mistral"])
-def test_imported_exported_and_imported_again(name: str, fixtures: Path, tmp_path: Path) -> None:
+def test_imported_exported_and_imported_again(name: str, fixtures: Path, tmp_path: Path, compared: Any) -> None:
     """All golden cases of the original, from pixels to logits, after the way there and back."""
     kind: Kind = NAMED[name]
     parts = kind.parts(fixtures / "checkpoints")
@@ -43,7 +43,7 @@ def test_imported_exported_and_imported_again(name: str, fixtures: Path, tmp_pat
     for file in ("config.json", "model.safetensors"):
         assert (tmp_path / "once" / file).read_bytes() == (tmp_path / "again" / file).read_bytes()
     again = load(tmp_path / "again")
-    check_golden(name, again.model, again.processor, fixtures)
+    check_golden(name, again.model, again.processor, fixtures, compared, subject=f"export, original and back, {name}")
 
 
 def test_the_names_are_the_originals_own(fixtures: Path, tmp_path: Path) -> None:
@@ -96,8 +96,11 @@ def test_others_read_its_parts(make: Callable[..., Path], drawings: list[Any], t
         {"template": "gemma_instruct", "tokens": {"image_start": 7, "image_end": 8}},
         {"language": {"qkv_bias": True, "tie_embeddings": True}, "tokens": {"bos": None}},
         {"vision": {"feature_layer": 1, "feature_select": "full"}},
+        SIGLIP | {"resize_mode": "stretch"},
+        SIGLIP | {"resize_mode": "pad"},
+        {"language": {"rope_scaling": {"kind": "linear", "factor": 2.5}}, "tokens": {"also_ends": [7, 9]}},
         TILED,
-        {"resize_mode": "anyres", "tiling": TILED["tiling"] | {"max_tiles": 2}},
+        {"resize_mode": "anyres", "tiling": TILED["tiling"] | {"max_tiles": 2, "only_alone": True}},
         {"resize_mode": "anyres", "tiling": TILED["tiling"] | {"merge": "flat"}},
         {"resize_mode": "anyres", "tiling": TILED["tiling"] | {"merge": "spatial", "compat": "hf"}},
     ],
@@ -149,6 +152,7 @@ def test_a_published_tower_is_named_and_not_written_twice() -> None:
     ("changes", "says"),
     [
         ({"projector": {"bias": False}}, r"projector\.bias is False, and it can only be True there"),
+        ({"resize_mode": "stretch"}, "resize_mode is 'stretch', and it can only be 'square' there"),
         ({"resize_mode": "pad", "tiling": TILED["tiling"]}, r"tiling\.pinpoints is .*, and it can only be None there"),
     ],
 )

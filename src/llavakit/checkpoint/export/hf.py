@@ -35,7 +35,7 @@ def write_hf(source: Source, folder: Path) -> list[str]:
     named = names_of(vocabulary, config.tokens)
     template = find_template(config.template)
     words = words_of(config, vocabulary, source.tokenizer)
-    files = json_files(config, image_token=words.image, end=_end(config, template, vocabulary))
+    files = json_files(config, image_token=words.image, ends=_ends(config, template, vocabulary))
     files[CONFIG_FILE]["torch_dtype"] = str(source.dtype).removeprefix("torch.")
     for name, data in files.items():
         (folder / name).write_text(json.dumps(data, indent=2) + "\n", encoding="utf-8")
@@ -68,11 +68,10 @@ def with_placeholder(config: LlavaConfig, vocabulary: Vocabulary) -> LlavaConfig
     )
 
 
-def _end(config: LlavaConfig, template: Template, vocabulary: Vocabulary) -> int:
-    """What ends an answer: what its template says, which need not be the model's own end token."""
-    markers = {text: id for id, text in vocabulary.spellings.items()}
-    ends = [markers[text] for text in template.stop if text in markers and not template.answer_eos]
-    return [*ends, config.tokens.eos][0]
+def _ends(config: LlavaConfig, template: Template, vocabulary: Vocabulary) -> list[int]:
+    """What ends an answer: the model's own end tokens, and one that its template has for a stop string."""
+    ids = {text: id for id, text in vocabulary.spellings.items()}
+    return list(dict.fromkeys([*config.tokens.ends, *(ids[text] for text in template.stop if text in ids)]))
 
 
 def words_of(config: LlavaConfig, vocabulary: Vocabulary, tokenizer: Tokenizer) -> Words:

@@ -5,17 +5,21 @@ from __future__ import annotations
 from typing import Any
 
 from llavakit.checkpoint import CheckpointError
-from llavakit.checkpoint.export.sections import image_settings, language_section, token_keys, tower_section
+from llavakit.checkpoint.export.sections import (
+    generation_settings,
+    image_settings,
+    language_section,
+    token_keys,
+    tower_section,
+)
 from llavakit.checkpoint.formats import CONFIG_FILE, GENERATION_FILE
 from llavakit.checkpoint.remarks import OUR_KEY, remarks
 from llavakit.checkpoint.translate import translate
-from llavakit.config import ConfigError, LlavaConfig
-
-_STRATEGIES = {"patch": "default", "full": "full"}
+from llavakit.config import ConfigError, LlavaConfig, VisionConfig
 
 
-def json_files(config: LlavaConfig, *, image_token: str, end: int) -> dict[str, dict[str, Any]]:
-    """The configuration and settings by file; `end` is the id that ends an answer.
+def json_files(config: LlavaConfig, *, image_token: str, ends: list[int]) -> dict[str, dict[str, Any]]:
+    """The configuration and settings by file; `ends` are the ids that end an answer.
 
     They are read back before they are used. Raises `CheckpointError` naming what they cannot say.
     """
@@ -29,9 +33,13 @@ def json_files(config: LlavaConfig, *, image_token: str, end: int) -> dict[str, 
             "transformers' LLaVA has no words of their own around a picture (tokens.image_start, tokens.image_end): "
             "--to original keeps them"
         )
+    if config.tiling and config.tiling.max_tiles:
+        raise CheckpointError(
+            "a model with pooled tiles (tiling.max_tiles) is not written for transformers, whose LLaVA-OneVision needs "
+            "video settings that we do not have: --to original keeps it as it is"
+        )
     described, image = _config(config), _image(config)
-    ids = token_keys(config.tokens.model_copy(update={"eos": end}))
-    generation = {key: id for key, id in ids.items() if id is not None}
+    generation = generation_settings(config.tokens, ends)
     try:
         described[OUR_KEY] = remarks(config, translate(described, generation=generation, image=image))
     except ConfigError as error:
@@ -40,8 +48,8 @@ def json_files(config: LlavaConfig, *, image_token: str, end: int) -> dict[str, 
         "processor_class": class_name(config, "Processor"),
         "image_token": image_token,
         "patch_size": config.vision.patch_size,
-        "vision_feature_select_strategy": _STRATEGIES[config.vision.feature_select],
-        "num_additional_image_tokens": 1,  # CLIP's class feature
+        "vision_feature_select_strategy": _strategy(config.vision),
+        "num_additional_image_tokens": int(config.vision.class_token),
     }
     return {
         CONFIG_FILE: described,
@@ -63,7 +71,7 @@ def _config(config: LlavaConfig) -> dict[str, Any]:
         "projector_hidden_act": "gelu",
         "multimodal_projector_bias": config.projector.bias,
         "vision_feature_layer": vision.feature_layer,
-        "vision_feature_select_strategy": _STRATEGIES[vision.feature_select],
+        "vision_feature_select_strategy": _strategy(vision),
         "tie_word_embeddings": config.language.tie_embeddings,
         "pad_token_id": config.tokens.pad,
     }
@@ -74,20 +82,20 @@ def _config(config: LlavaConfig) -> dict[str, Any]:
     return described
 
 
+def _strategy(vision: VisionConfig) -> str:
+    """`default` leaves out the first feature, which only some towers have for the class."""
+    return "default" if vision.class_token and vision.feature_select == "patch" else "full"
+
+
 def class_name(config: LlavaConfig, kind: str) -> str:
     """The class of transformers for this model: the model itself, its processor."""
     return ("LlavaNext" if config.tiling else "Llava") + kind
 
 
 def _image(config: LlavaConfig) -> dict[str, Any]:
-    settings = image_settings(config.vision) | {"processor_class": class_name(config, "Processor")}
-    if config.tiling:
-        turned = [[height, width] for width, height in config.tiling.pinpoints]
-        return settings | {
-            "image_processor_type": "LlavaNextImageProcessor",
-            "image_grid_pinpoints": turned,
-            "do_pad": True,
-        }
-    if config.resize_mode == "pad":
-        return settings | {"image_processor_type": "LlavaImageProcessor", "do_pad": True}
-    return settings
+    settings = {"processor_class": class_name(config, "Processor")}
+    if config.resize_mode != "anyres" or config.tiling is None:
+        return settings | image_settings(config.vision, config.resize_mode)
+    settings |= image_settings(config.vision, "square") | {"image_processor_type": "LlavaNextImageProcessor"}
+    turned = [[height, width] for width, height in config.tiling.pinpoints]
+    return settings | {"image_grid_pinpoints": turned, "do_pad": True}

@@ -8,16 +8,22 @@ from pathlib import Path
 from typing import Any
 
 from llavakit.checkpoint import CheckpointError
-from llavakit.checkpoint.export.sections import image_settings, language_section, token_keys, tower_section
+from llavakit.checkpoint.export.sections import (
+    generation_settings,
+    image_settings,
+    language_section,
+    token_keys,
+    tower_section,
+)
 from llavakit.checkpoint.export.source import Source
 from llavakit.checkpoint.export.tokenizer import Vocabulary, names_of, write_tokenizer
 from llavakit.checkpoint.export.tower import whole_tower
 from llavakit.checkpoint.formats import CONFIG_FILE, GENERATION_FILE
 from llavakit.checkpoint.original import OWN_TOWER
 from llavakit.checkpoint.remarks import OUR_KEY, remarks
-from llavakit.checkpoint.rename import rename_back
+from llavakit.checkpoint.rename import rename, rename_back
 from llavakit.checkpoint.shards import write_tensors
-from llavakit.checkpoint.tables import CLIP, ORIGINAL, Row, Table
+from llavakit.checkpoint.tables import ORIGINAL, TOWER_LAYOUTS, Row, Table, unused_layers
 from llavakit.checkpoint.tokenizer_files import SENTENCEPIECE_FILE, says_the_same
 from llavakit.checkpoint.towers import KNOWN
 from llavakit.checkpoint.translate_original import translate_original
@@ -46,11 +52,13 @@ def write_original(source: Source, folder: Path) -> list[str]:
         (folder / name).write_text(json.dumps(data, indent=2) + "\n", encoding="utf-8")
     _write_tokenizer(source, folder)
     tensors = whole_tower(source.tensors, config.vision)
+    own = {name: tensor for name, tensor in tensors.items() if name.startswith("vision.")}
+    if not config.vision.class_token:  # the original takes SigLIP's last layer off before it reads our weights
+        tensors = {name: t for name, t in tensors.items() if rename(name, unused_layers(config.vision)) is None}
     table = _LINEAR if config.projector.kind == "linear" else ORIGINAL
     write_tensors({rename_back(name, table): tensor for name, tensor in tensors.items()}, folder, source.dtype)
     if published is None:
-        own = {name: tensor for name, tensor in tensors.items() if name.startswith("vision.")}
-        own = {rename_back(name, CLIP): tensor for name, tensor in own.items()}
+        own = {rename_back(name, TOWER_LAYOUTS[0]): tensor for name, tensor in own.items()}
         write_tensors(own, folder / OWN_TOWER, source.dtype)
     return _differences(config, source.name, published)
 
@@ -74,7 +82,8 @@ def json_files(config: LlavaConfig, tower: str) -> dict[str, dict[str, Any]]:
         "mm_projector_type": config.projector.kind,
         "mm_use_im_start_end": config.tokens.image_start is not None,
         "mm_use_im_patch_token": False,
-        "image_aspect_ratio": config.resize_mode,
+        # SigLIP's processor stretches where CLIP's crops.
+        "image_aspect_ratio": "square" if config.resize_mode == "stretch" else config.resize_mode,
         "tokenizer_padding_side": "right",
         "tokenizer_model_max_length": config.language.max_positions,
         "use_mm_proj": True,
@@ -86,18 +95,21 @@ def json_files(config: LlavaConfig, tower: str) -> dict[str, dict[str, Any]]:
             "image_grid_pinpoints": [list(pinpoint) for pinpoint in tiling.pinpoints],
             "mm_patch_merge_type": tiling.merge,
         }
+    generation = generation_settings(config.tokens, list(config.tokens.ends))
     try:
-        described[OUR_KEY] = remarks(config, translate_original(described, config.vision, generation={}))
+        described[OUR_KEY] = remarks(config, translate_original(described, config.vision, generation=generation))
     except ConfigError as error:
         raise CheckpointError(f"the original code has no words for this model: {error}") from error
-    generation = {key: id for key, id in token_keys(config.tokens).items() if id is not None}
     return {CONFIG_FILE: described, GENERATION_FILE: generation}
 
 
 def tower_files(vision: VisionConfig) -> dict[str, dict[str, Any]]:
     """What describes a tower that nobody else has: the original builds it from there, then reads our weights."""
-    config = {"architectures": ["CLIPVisionModel"]} | tower_section(vision)
-    return {CONFIG_FILE: config, "preprocessor_config.json": image_settings(vision)}
+    return {
+        CONFIG_FILE: {"architectures": ["CLIPVisionModel" if vision.class_token else "SiglipVisionModel"]}
+        | tower_section(vision),
+        "preprocessor_config.json": image_settings(vision, "square" if vision.class_token else "stretch"),
+    }
 
 
 def published_tower(vision: VisionConfig) -> str | None:

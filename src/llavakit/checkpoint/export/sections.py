@@ -4,7 +4,9 @@ from __future__ import annotations
 
 from typing import Any
 
-from llavakit.config import LanguageConfig, SpecialTokens, VisionConfig
+from llavakit.checkpoint.rope import rope_keys
+from llavakit.checkpoint.sections import ACTIVATIONS
+from llavakit.config import LanguageConfig, ResizeMode, SpecialTokens, VisionConfig
 
 
 def language_section(language: LanguageConfig) -> dict[str, Any]:
@@ -22,7 +24,7 @@ def language_section(language: LanguageConfig) -> dict[str, Any]:
         "num_key_value_heads": language.num_kv_heads,
         "head_dim": language.head_dim,
         "rms_norm_eps": language.rms_norm_eps,
-        "rope_theta": language.rope_theta,
+        **rope_keys(language),
         "max_position_embeddings": language.max_positions,
         "hidden_act": "silu",
         "tie_word_embeddings": language.tie_embeddings,
@@ -30,31 +32,36 @@ def language_section(language: LanguageConfig) -> dict[str, Any]:
 
 
 def tower_section(vision: VisionConfig) -> dict[str, Any]:
-    """A CLIP tower's own configuration."""
-    return {
-        "model_type": "clip_vision_model",
+    """A tower's own configuration: CLIP's, or SigLIP's without its pooling head."""
+    kind = {"model_type": "clip_vision_model"}
+    if not vision.class_token:
+        kind = {"model_type": "siglip_vision_model", "vision_use_head": False}
+    return kind | {
         "image_size": vision.image_size,
         "patch_size": vision.patch_size,
         "hidden_size": vision.hidden_size,
         "intermediate_size": vision.intermediate_size,
         "num_hidden_layers": vision.num_layers,
         "num_attention_heads": vision.num_heads,
-        "hidden_act": vision.activation,
+        "hidden_act": {ours: theirs for theirs, ours in ACTIVATIONS.items()}[vision.activation],
         "layer_norm_eps": vision.layer_norm_eps,
     }
 
 
-def image_settings(vision: VisionConfig) -> dict[str, Any]:
-    """How CLIP takes a picture: its middle, resized to the tower's size, then normalised."""
-    size = vision.image_size
-    return {
-        "image_processor_type": "CLIPImageProcessor",
+def image_settings(vision: VisionConfig, resize_mode: ResizeMode) -> dict[str, Any]:
+    """How a picture becomes one view, as the processors of CLIP, LLaVA and SigLIP do it; then it is normalised."""
+    size, square = vision.image_size, {"height": vision.image_size, "width": vision.image_size}
+    kinds: dict[str, dict[str, Any]] = {
+        "square": {"image_processor_type": "CLIPImageProcessor"},
+        "pad": {"image_processor_type": "LlavaImageProcessor", "do_pad": True},
+        "stretch": {"image_processor_type": "SiglipImageProcessor", "size": square},
+    }
+    cropped = {"size": {"shortest_edge": size}, "do_center_crop": True, "crop_size": square}
+    shape = kinds[resize_mode] if resize_mode == "stretch" else cropped | kinds[resize_mode]
+    return shape | {
         "do_convert_rgb": True,
         "do_resize": True,
-        "size": {"shortest_edge": size},
         "resample": 3,
-        "do_center_crop": True,
-        "crop_size": {"height": size, "width": size},
         "do_rescale": True,
         "rescale_factor": 1 / 255,
         "do_normalize": True,
@@ -64,5 +71,11 @@ def image_settings(vision: VisionConfig) -> dict[str, Any]:
 
 
 def token_keys(tokens: SpecialTokens) -> dict[str, Any]:
-    """The ids that begin, end and pad, as both configuration and generation settings name them."""
+    """The ids that begin, end and pad, as a configuration names them: there, one end token alone."""
     return {"bos_token_id": tokens.bos, "eos_token_id": tokens.eos, "pad_token_id": tokens.pad}
+
+
+def generation_settings(tokens: SpecialTokens, ends: list[int]) -> dict[str, Any]:
+    """The same for generating, where an answer may end with any of several tokens."""
+    keys = token_keys(tokens) | {"eos_token_id": ends if len(ends) > 1 else ends[0]}
+    return {key: value for key, value in keys.items() if value is not None}
