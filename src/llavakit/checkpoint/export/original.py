@@ -60,7 +60,7 @@ def write_original(source: Source, folder: Path) -> list[str]:
     if published is None:
         own = {rename_back(name, TOWER_LAYOUTS[0]): tensor for name, tensor in own.items()}
         write_tensors(own, folder / OWN_TOWER, source.dtype)
-    return _differences(config, source.name, published)
+    return _differences(source, published)
 
 
 def json_files(config: LlavaConfig, tower: str) -> dict[str, dict[str, Any]]:
@@ -133,12 +133,20 @@ def _write_tokenizer(source: Source, folder: Path) -> None:
     if says_the_same(source.folder, source.tokenizer):
         shutil.copyfile(source.folder / SENTENCEPIECE_FILE, folder / SENTENCEPIECE_FILE)
         settings |= {"tokenizer_class": "LlamaTokenizer", "legacy": source.tokenizer.prefix == "always"}
+    vocabulary.spell_as_before()
     write_tokenizer(folder, vocabulary, named, settings)
 
 
-def _differences(config: LlavaConfig, name: str, published: str | None) -> list[str]:
+def _differences(source: Source, published: str | None) -> list[str]:
     """What cannot be written down, or needs a hand."""
+    config, name = source.config, source.name
     found = []
+    if source.tokenizer.prefix == "first" and not says_the_same(source.folder, source.tokenizer):
+        found.append(
+            "the original code's version of the tokenizers library cuts a text at every space, and ours does not, so "
+            f"ids may differ there: with the {SENTENCEPIECE_FILE} of this vocabulary beside tokenizer.json, and "
+            "LlamaTokenizer as tokenizer_class in tokenizer_config.json, they do not"
+        )
     if published is None:
         found.append(
             f"this tower is in no collection, so mm_vision_tower is {name}/{OWN_TOWER}, which the original code finds "

@@ -69,6 +69,17 @@ class Vocabulary:
             steps.append(_beginning(*bos))
         self.spec["post_processor"] = {"type": "Sequence", "processors": steps} if steps else None
 
+    def spell_as_before(self) -> None:
+        """Spell out what version 0.15 of the library, with which the original code works, does not know otherwise."""
+        model = self.spec["model"]
+        pairs = [merge for merge in model.get("merges", []) if not isinstance(merge, str)]
+        if pairs and not any(" " in part for pair in pairs for part in pair):
+            model["merges"] = [" ".join(pair) for pair in pairs]
+        splitter = self.spec.get("pre_tokenizer") or {}
+        for step in splitter.get("pretokenizers", [splitter]):
+            if step.get("type") == "Metaspace":
+                step["add_prefix_space"] = step.get("prepend_scheme", "always") != "never"
+
 
 def names_of(vocabulary: Vocabulary, tokens: SpecialTokens) -> dict[str, str]:
     """The special tokens under the names that transformers has for them."""
