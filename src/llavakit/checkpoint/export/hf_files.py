@@ -41,7 +41,7 @@ def json_files(config: LlavaConfig, *, image_token: str, ends: list[int]) -> dic
     described, image = _config(config), _image(config)
     generation = generation_settings(config.tokens, ends)
     try:
-        described[OUR_KEY] = remarks(config, translate(described, generation=generation, image=image))
+        described[OUR_KEY] = remarks(config, translate(described, generation=generation, image=image, tokenizer={}))
     except ConfigError as error:
         raise CheckpointError(f"transformers' classes cannot hold this model: {error}") from error
     processor = {

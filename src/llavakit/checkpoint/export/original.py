@@ -97,7 +97,8 @@ def json_files(config: LlavaConfig, tower: str) -> dict[str, dict[str, Any]]:
         }
     generation = generation_settings(config.tokens, list(config.tokens.ends))
     try:
-        described[OUR_KEY] = remarks(config, translate_original(described, config.vision, generation=generation))
+        read_back = translate_original(described, config.vision, generation=generation, tokenizer={})
+        described[OUR_KEY] = remarks(config, read_back)
     except ConfigError as error:
         raise CheckpointError(f"the original code has no words for this model: {error}") from error
     return {CONFIG_FILE: described, GENERATION_FILE: generation}
