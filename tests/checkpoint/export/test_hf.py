@@ -235,6 +235,16 @@ def test_pictures_that_fit_several_canvases_get_the_same_one(spare: Callable[...
     assert sum(a != b for a, b in zip(counts, ours, strict=True)) < len(sizes) / 50
 
 
+def test_an_ordinary_word_does_not_become_special_for_padding(spare: Callable[..., Path], tmp_path: Path) -> None:
+    """The original's Qwen models pad with word 0, an exclamation mark."""
+    ours = load(spare(tokens={"pad": 40})).tokenizer
+    export_checkpoint(tmp_path / "native", tmp_path / "hf", to="hf")
+    theirs = AutoProcessor.from_pretrained(tmp_path / "hf").tokenizer
+    word = ours.token_bytes(40).decode()
+    assert theirs.pad_token == "</s>" and theirs.decode([40], skip_special_tokens=True) == word
+    assert load(tmp_path / "hf").config.tokens.pad == 40
+
+
 def test_servers_know_where_an_answer_ends(make: Callable[..., Path], fixtures: Path, tmp_path: Path) -> None:
     source = fixtures / "hf" / "checkpoints" / "llava-qwen2"
     chatml = load(source)

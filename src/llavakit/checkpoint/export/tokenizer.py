@@ -50,6 +50,10 @@ class Vocabulary:
         self._declare(id, IMAGE_TOKEN)
         return id
 
+    def knows(self, id: int) -> bool:
+        """Whether it is a token beside the words."""
+        return any(token["id"] == id for token in self.spec["added_tokens"])
+
     def _declare(self, id: int, text: str) -> None:
         added = self.spec["added_tokens"]
         known = next((token for token in added if token["id"] == id), None)
@@ -85,7 +89,8 @@ def names_of(vocabulary: Vocabulary, tokens: SpecialTokens) -> dict[str, str]:
     """The special tokens under the names that transformers has for them."""
     named = {} if tokens.bos is None else {"bos_token": vocabulary.special("bos", tokens.bos)}
     named["eos_token"] = vocabulary.special("eos", tokens.eos)
-    named["pad_token"] = vocabulary.special("pad", tokens.pad)
+    # Some models pad with an ordinary word, such as Qwen's "!"; declared special, it would vanish from answers.
+    named["pad_token"] = vocabulary.spellings[tokens.pad] if vocabulary.knows(tokens.pad) else named["eos_token"]
     unknown = vocabulary.spec["model"].get("unk_token")
     return named | ({"unk_token": unknown} if isinstance(unknown, str) else {})
 
