@@ -109,6 +109,18 @@ def test_texts_may_be_plain_strings(name: str) -> None:
     assert rendered(written, talk) == rendered(written, parts)
 
 
+@pytest.mark.parametrize("name", TEMPLATES)
+def test_servers_see_that_it_takes_parts(name: str) -> None:
+    """vLLM looks for a loop over a message's content, and gives a template without one strings alone."""
+    written = chat_template(find_template(name), Words("<s>", "</s>", "<image>"))
+    loops = ImmutableSandboxedEnvironment().parse(written).find_all(jinja2.nodes.For)
+    assert "message['content']" in {
+        f"{loop.iter.node.name}[{loop.iter.arg.value!r}]"
+        for loop in loops
+        if isinstance(loop.iter, jinja2.nodes.Getitem)
+    }
+
+
 def test_a_picture_by_its_address_is_one_too() -> None:
     written = chat_template(find_template("vicuna_v1"), Words("<s>", "</s>", "<image>"))
     for kind in ("image", "image_url"):
