@@ -70,7 +70,7 @@ def with_placeholder(config: LlavaConfig, vocabulary: Vocabulary) -> LlavaConfig
 
 def _ends(config: LlavaConfig, template: Template, vocabulary: Vocabulary) -> list[int]:
     """What ends an answer: the model's own end tokens, and one that its template has for a stop string."""
-    ids = {text: id for id, text in vocabulary.spellings.items()}
+    ids = {text: id for id, text in vocabulary.spellings.items() if text in template.markers}
     return list(dict.fromkeys([*config.tokens.ends, *(ids[text] for text in template.stop if text in ids)]))
 
 
