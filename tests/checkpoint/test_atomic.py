@@ -114,6 +114,15 @@ def test_missing_parents_are_made(tmp_path: Path) -> None:
     assert (tmp_path / "x" / "y" / "file").read_text() == (tmp_path / "p" / "q" / "a").read_text() == "here"
 
 
+def test_what_is_written_is_as_readable_as_any_new_file(model: Llava, tokenizer: Tokenizer, tmp_path: Path) -> None:
+    """safetensors would make its files readable to their owner alone."""
+    (tmp_path / "plain").touch()
+    save(model, tokenizer, tmp_path / "saved")
+    save_tensors(tmp_path / "state", {"a": torch.zeros(2)}, {})
+    for path in (*(tmp_path / "saved").iterdir(), tmp_path / "state"):
+        assert path.stat().st_mode == (tmp_path / "plain").stat().st_mode, path.name
+
+
 def test_nothing_survives_where_nothing_was(tmp_path: Path) -> None:
     assert surviving(tmp_path / "goal") == tmp_path / "goal"
 

@@ -5,6 +5,8 @@ New content is written beside its goal under a hidden name, flushed to the disk,
     .name.partial     being written; worthless if found later, and overwritten by the next attempt
     name              always whole
     .name.previous    the old folder, for the instant between two renames; `surviving` finds it
+
+Whoever may read a new file of this user may read what is written here: some libraries would close theirs to others.
 """
 
 from __future__ import annotations
@@ -23,7 +25,11 @@ def atomic_file(path: Path) -> Iterator[Path]:
     path.parent.mkdir(parents=True, exist_ok=True)
     partial = _hidden(path, "partial")
     try:
+        partial.unlink(missing_ok=True)
+        partial.touch()
+        mode = partial.stat().st_mode
         yield partial
+        partial.chmod(mode)
         _flush(partial)
         os.replace(partial, path)
         _flush(path.parent)
@@ -43,6 +49,7 @@ def atomic_folder(folder: Path) -> Iterator[Path]:
     try:
         yield partial
         for path in partial.rglob("*"):
+            path.chmod(partial.stat().st_mode & (0o777 if path.is_dir() else 0o666))
             _flush(path)
         _flush(partial)
         _swap(partial, folder)
