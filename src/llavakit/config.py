@@ -20,8 +20,45 @@ CLIP_STD = (0.26862954, 0.26130258, 0.27577711)
 SIGLIP_MEAN = SIGLIP_STD = (0.5, 0.5, 0.5)
 
 
+_LONGEST = 2000  # characters of a message
+_LONGEST_VALUE = 120  # and of a value in it
+
+# No published model comes near these; they keep a file that was made to hurt from taking all time or memory.
+_LIMITS = {
+    "image_size": 1 << 12,
+    "patch_size": 1 << 12,
+    "hidden_size": 1 << 20,
+    "intermediate_size": 1 << 20,
+    "embed_dim": 1 << 20,
+    "head_dim": 1 << 16,
+    "num_heads": 1 << 16,
+    "num_kv_heads": 1 << 16,
+    "num_layers": 1 << 10,
+    "vocab_size": 1 << 24,
+    "max_positions": 1 << 28,
+    "max_tiles": 1 << 12,
+}
+MAX_PINPOINTS = 1 << 10
+_MAX_CANVAS = 1 << 26  # pixels
+
+
 class ConfigError(ValueError):
     """A configuration that cannot be used; the message says what was given and what is allowed."""
+
+    def __init__(self, message: str) -> None:
+        super().__init__(one_line(message))
+
+
+def one_line(message: str) -> str:
+    """A message that may quote anything a file holds, in one line of bearable length, without control characters."""
+    message = "".join(letter if letter.isprintable() else ascii(letter)[1:-1] for letter in message[: _LONGEST * 2])
+    return message if len(message) <= _LONGEST else f"{message[:_LONGEST]}..."
+
+
+def shown(value: object) -> str:
+    """A value as a message quotes it: no more of it than tells what it is."""
+    text = repr(value)
+    return text if len(text) <= _LONGEST_VALUE else f"{text[:_LONGEST_VALUE]}..."
 
 
 def nearest(name: str, known: list[str] | tuple[str, ...]) -> str:
@@ -33,7 +70,7 @@ def nearest(name: str, known: list[str] | tuple[str, ...]) -> str:
 class Config(BaseModel):
     """Base of every configuration: immutable, and an unknown key is an error that names the nearest known one."""
 
-    model_config = ConfigDict(frozen=True, extra="forbid")
+    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
 
     @classmethod
     def parse(cls, data: Mapping[str, Any]) -> Self:
@@ -42,6 +79,14 @@ class Config(BaseModel):
             return cls.model_validate(data)
         except ValidationError as error:
             raise ConfigError("; ".join(cls._sentence(problem) for problem in error.errors())) from None
+
+    @model_validator(mode="after")
+    def _check_limits(self) -> Self:
+        for name in _LIMITS.keys() & type(self).model_fields.keys():
+            value = getattr(self, name)
+            if value is not None and value > _LIMITS[name]:
+                raise ValueError(f"{name} is {value:,}, and at most {_LIMITS[name]:,} are read")
+        return self
 
     @classmethod
     def _sentence(cls, problem: Any) -> str:
@@ -53,7 +98,7 @@ class Config(BaseModel):
             return f"{where} is missing"
         if problem["type"] == "value_error":
             return f"{where}: {problem['ctx']['error']}" if where else str(problem["ctx"]["error"])
-        return f"{where} is {problem['input']!r}: {problem['msg'][0].lower()}{problem['msg'][1:]}"
+        return f"{where} is {shown(problem['input'])}: {problem['msg'][0].lower()}{problem['msg'][1:]}"
 
     @classmethod
     def _known_keys(cls, parents: list[str]) -> list[str]:
@@ -131,7 +176,7 @@ class TilingConfig(Config):
     (LLaVA-OneVision was trained so). `compat` says who rounds an unpadded canvas; see `anyres.unpadded_grid`.
     """
 
-    pinpoints: tuple[tuple[int, int], ...] = Field(min_length=1)
+    pinpoints: tuple[tuple[int, int], ...] = Field(min_length=1, max_length=MAX_PINPOINTS)
     merge: Literal["flat", "spatial", "spatial_unpad"] = "spatial_unpad"
     max_tiles: int | None = Field(None, gt=0)
     only_alone: bool = False
@@ -140,7 +185,9 @@ class TilingConfig(Config):
     @model_validator(mode="after")
     def _check(self) -> Self:
         if any(side < 1 for pinpoint in self.pinpoints for side in pinpoint):
-            raise ValueError(f"pinpoints {self.pinpoints} are not all pairs of positive numbers")
+            raise ValueError(f"pinpoints {shown(self.pinpoints)} are not all pairs of positive numbers")
+        if too_large := [pinpoint for pinpoint in self.pinpoints if pinpoint[0] * pinpoint[1] > _MAX_CANVAS]:
+            raise ValueError(f"pinpoints {shown(too_large)} are canvases of more than {_MAX_CANVAS:,} pixels")
         if self.max_tiles and self.merge != "spatial_unpad":
             raise ValueError(f"max_tiles bounds merge 'spatial_unpad' only, not {self.merge!r}: leave it out")
         return self
@@ -285,7 +332,7 @@ class LlavaConfig(Config):
         size = self.vision.image_size
         uneven = [canvas for canvas in tiling.pinpoints if canvas[0] % size or canvas[1] % size]
         if uneven:
-            raise ValueError(f"tiling.pinpoints {uneven} are no whole number of tiles of {size}x{size} pixels")
+            raise ValueError(f"tiling.pinpoints {shown(uneven)} are no whole number of tiles of {size}x{size} pixels")
         if tiling.merge != "flat" and self.vision.feature_select == "full":
             raise ValueError(
                 f"tiling.merge {tiling.merge!r} lays patches out in rows, where the class feature has no place: "

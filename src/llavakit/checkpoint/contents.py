@@ -10,7 +10,7 @@ from typing import Any
 import torch
 
 from llavakit.checkpoint import CheckpointError
-from llavakit.checkpoint.formats import CONFIG_FILE, Format, read_config, read_json
+from llavakit.checkpoint.formats import CONFIG_FILE, Format, read_config, read_settings
 from llavakit.checkpoint.lora import ADAPTER, ADAPTER_CONFIG_FILE, add_adapter, read_adapter
 from llavakit.checkpoint.original import Parts, read_original
 from llavakit.checkpoint.reader import Reader, Tensors
@@ -41,7 +41,7 @@ def read_contents(folder: Path, parts: Parts = NO_PARTS, reader: Reader = _SAFE)
     folder = Path(folder)
     if (folder / ADAPTER_CONFIG_FILE).is_file() and not (folder / CONFIG_FILE).is_file():
         return _adapter(folder, parts, reader)
-    data = read_json(folder / CONFIG_FILE) if (folder / CONFIG_FILE).is_file() else {}
+    data = read_settings(folder / CONFIG_FILE) if (folder / CONFIG_FILE).is_file() else {}
     if is_original(data):
         try:
             config, tensors = read_original(folder, data, parts, reader)
@@ -60,7 +60,7 @@ def read_contents(folder: Path, parts: Parts = NO_PARTS, reader: Reader = _SAFE)
 
 def _adapter(folder: Path, parts: Parts, reader: Reader) -> Contents:
     """A PEFT adapter, which is nothing without the model it was trained on."""
-    config: Mapping[str, Any] = read_json(folder / ADAPTER_CONFIG_FILE)
+    config: Mapping[str, Any] = read_settings(folder / ADAPTER_CONFIG_FILE)
     if parts.base is None:
         named = config.get("base_model_name_or_path")
         raise CheckpointError(f"{folder} is an adapter alone: give --base, the folder of {named!r}")

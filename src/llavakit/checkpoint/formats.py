@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from llavakit.checkpoint import CheckpointError
+from llavakit.checkpoint.kinds import check_kinds
 from llavakit.checkpoint.translate import is_llava_hf, translate
 from llavakit.config import ConfigError, LlavaConfig
 
@@ -22,6 +23,7 @@ TOKENIZER_SETTINGS_FILE = "tokenizer_config.json"
 
 # Files beside config.json in which a llava-hf folder may say the rest; later transformers nest the image settings.
 GENERATION_FILE = "generation_config.json"
+_MAX_JSON_BYTES = 4 << 20  # the index of the largest published model has 0.2 MB
 _IMAGE_FILES = ("preprocessor_config.json", "processor_config.json")
 
 
@@ -35,7 +37,7 @@ def read_config(folder: str | Path) -> tuple[LlavaConfig, Format]:
         raise CheckpointError(f"there is no folder {folder}")
     if not (folder / CONFIG_FILE).is_file():
         raise CheckpointError(f"{folder} is no checkpoint: it has no {CONFIG_FILE}")
-    data = read_json(folder / CONFIG_FILE)
+    data = read_settings(folder / CONFIG_FILE)
     try:
         if data.get("format") == NATIVE_FORMAT:
             return _native(data), NATIVE_FORMAT
@@ -49,17 +51,34 @@ def read_config(folder: str | Path) -> tuple[LlavaConfig, Format]:
 def read_json(path: Path) -> dict[str, Any]:
     """A JSON file that must hold one object; raises `CheckpointError` naming the file."""
     try:
-        data = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError, RecursionError) as error:
+        size = path.stat().st_size
+        text = path.read_bytes() if size <= _MAX_JSON_BYTES else b""
+    except OSError as error:
+        raise CheckpointError(f"{path} cannot be read: {error.strerror}") from error
+    if size > _MAX_JSON_BYTES:
+        raise CheckpointError(f"{path} has {size:,} bytes, and at most {_MAX_JSON_BYTES:,} of such a file are read")
+    try:
+        data = json.loads(text.decode("utf-8"))
+    except (ValueError, RecursionError) as error:
         raise CheckpointError(f"{path} is not readable as JSON ({error})") from error
     if not isinstance(data, dict):
         raise CheckpointError(f"{path} holds a JSON {type(data).__name__} where an object is needed")
     return data
 
 
+def read_settings(path: Path) -> dict[str, Any]:
+    """A JSON file of settings, foreign or ours, whose values are of the kinds that their keys must have."""
+    data = read_json(path)
+    try:
+        check_kinds(data)
+    except ConfigError as error:
+        raise CheckpointError(f"{path}: {error}") from error
+    return data
+
+
 def read_optional(path: Path) -> dict[str, Any]:
-    """What `read_json` gives, or nothing where there is no such file."""
-    return read_json(path) if path.is_file() else {}
+    """What `read_settings` gives, or nothing where there is no such file."""
+    return read_settings(path) if path.is_file() else {}
 
 
 def _native(data: dict[str, Any]) -> LlavaConfig:

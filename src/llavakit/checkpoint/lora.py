@@ -57,7 +57,7 @@ def read_adapter(stored: Tensors, config: Mapping[str, Any], source: str) -> Ada
         if half.keys() != {"A", "B"}:
             raise CheckpointError(f"{source} has only one of the two matrices of {module}")
         a, b = half["A"], half["B"]
-        if len(a.shape) != 2 or len(b.shape) != 2 or a.shape[0] != b.shape[1]:
+        if len(a.shape) != 2 or len(b.shape) != 2 or not a.shape[0] == b.shape[1] > 0:
             raise CheckpointError(f"{source}: the matrices of {module} are {a.shape} and {b.shape}, which do not fit")
         pairs[f"{module}.weight"] = (a, b, _scale(config, module, a.shape[0]))
     return Adapter(pairs, whole)

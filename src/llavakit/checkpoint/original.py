@@ -16,7 +16,13 @@ from pathlib import Path
 from torch import Tensor
 
 from llavakit.checkpoint import CheckpointError
-from llavakit.checkpoint.formats import CONFIG_FILE, GENERATION_FILE, TOKENIZER_SETTINGS_FILE, read_json, read_optional
+from llavakit.checkpoint.formats import (
+    CONFIG_FILE,
+    GENERATION_FILE,
+    TOKENIZER_SETTINGS_FILE,
+    read_optional,
+    read_settings,
+)
 from llavakit.checkpoint.lora import ADAPTER, ADAPTER_CONFIG_FILE, PREFIX, add_adapter, read_adapter
 from llavakit.checkpoint.picture_words import EMBEDDINGS, add_picture_words
 from llavakit.checkpoint.reader import Reader, StoredTensor, Tensors
@@ -80,7 +86,7 @@ def _without_tower(folder: Path, config: JSON, base: Path | None, reader: Reader
     own = by_our_names(_stripped(beside), ORIGINAL)
     tensors = _base(folder, config, base, reader)
     if adapter:
-        settings = read_json(folder / ADAPTER_CONFIG_FILE)
+        settings = read_settings(folder / ADAPTER_CONFIG_FILE)
         return add_adapter(tensors | own, read_adapter(adapter, settings, str(folder)), ORIGINAL, str(folder))
     if words := own.pop(EMBEDDINGS, None):
         tensors = add_picture_words(tensors, words, config.get("vocab_size"), str(folder))
@@ -131,7 +137,7 @@ def _sum(delta: StoredTensor, base: StoredTensor, folder: Path) -> StoredTensor:
 
 def _tower_config(folder: Path) -> VisionConfig:
     """From a tower's folder, whether it holds the tower alone or the text tower too."""
-    config = read_json(folder / CONFIG_FILE)
+    config = read_settings(folder / CONFIG_FILE)
     image = read_optional(folder / _IMAGE_FILE)
     given = section_of(config, "vision_config") if "vision_config" in config else config
     whole = config.get("model_type")

@@ -6,7 +6,7 @@ import json
 import re
 from typing import Any
 
-from llavakit.config import ConfigError
+from llavakit.config import MAX_PINPOINTS, ConfigError, shown
 
 Pair = tuple[int, int]
 
@@ -19,11 +19,13 @@ def read_pinpoints(given: Any, *, tile_size: int) -> list[Pair]:
     """
     try:
         pairs = _from_string(given, tile_size) if isinstance(given, str) else given
+        if len(pairs) > MAX_PINPOINTS:
+            raise ValueError
         return [(_side(first), _side(second)) for first, second in pairs]
-    except (TypeError, ValueError):
+    except (TypeError, ValueError, RecursionError):
         raise ConfigError(
-            f"image_grid_pinpoints is {given!r}, and should be a list of pairs of pixels, or a range of grids such as "
-            "'(1x1),...,(6x6)'"
+            f"image_grid_pinpoints is {shown(given)}, and should be a list of at most {MAX_PINPOINTS:,} pairs of "
+            "pixels, or a range of grids such as '(1x1),...,(6x6)'"
         ) from None
 
 
@@ -33,6 +35,8 @@ def _from_string(text: str, tile_size: int) -> Any:
         # A Python literal of numbers, lists and tuples is JSON but for its brackets.
         return json.loads(text.replace("(", "[").replace(")", "]"))
     (first, second), (last_first, last_second) = grids[0], grids[-1]
+    if last_first * last_second > MAX_PINPOINTS:
+        raise ValueError
     return [
         (i * tile_size, j * tile_size) for i in range(first, last_first + 1) for j in range(second, last_second + 1)
     ]

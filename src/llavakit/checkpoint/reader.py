@@ -15,6 +15,7 @@ from llavakit.checkpoint.formats import INDEX_FILE, WEIGHTS_FILE, read_json
 
 PICKLED_WEIGHTS_FILE = "pytorch_model.bin"
 _INDEX_OF = {WEIGHTS_FILE: INDEX_FILE, PICKLED_WEIGHTS_FILE: f"{PICKLED_WEIGHTS_FILE}.index.json"}
+_MAX_HEADER_BYTES = 4 << 20  # the largest published models need a tenth of it
 PICKLES = (".bin", ".pt", ".pth")
 
 
@@ -97,6 +98,7 @@ class Reader:
 
 def _open_safetensors(path: Path) -> Tensors:
     try:
+        _check_header(path)
         file = safe_open(path, "pt")
         slices = {name: file.get_slice(name) for name in file.keys()}  # noqa: SIM118 (not a dict)
     except (OSError, SafetensorError) as error:
@@ -105,6 +107,19 @@ def _open_safetensors(path: Path) -> Tensors:
         name: StoredTensor(name, tuple(entry.get_shape()), entry.get_dtype(), partial(file.get_tensor, name))
         for name, entry in slices.items()
     }
+
+
+def _check_header(path: Path) -> None:
+    """The library would read a header of any length up to 100 MB, and take many times as much memory."""
+    with path.open("rb") as file:
+        length, rest = int.from_bytes(file.read(8), "little"), path.stat().st_size - 8
+    if length > rest:
+        raise CheckpointError(
+            f"{path} is damaged, truncated or no safetensors file "
+            f"(its header should have {length:,} bytes, and {max(rest, 0):,} are there)"
+        )
+    if length > _MAX_HEADER_BYTES:
+        raise CheckpointError(f"{path} has a header of {length:,} bytes, and at most {_MAX_HEADER_BYTES:,} are read")
 
 
 def _refusal(folder: Path, names: list[str]) -> str:

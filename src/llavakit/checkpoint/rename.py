@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Iterable, Mapping
 from typing import TypeVar
 
@@ -44,5 +43,7 @@ def best_layout(keys: Iterable[str], layouts: tuple[Table, ...]) -> Table:
 def _match(key: str, pattern: str) -> str | None:
     """What fills the pattern's hole (empty if it has none), or None if the key is not of that pattern."""
     before, star, after = pattern.partition("*")
-    found = re.fullmatch(re.escape(before) + ("(.+)" if star else "()") + re.escape(after), key)
-    return found[1] if found else None
+    if not star:
+        return "" if key == pattern else None
+    hole = key[len(before) : len(key) - len(after)]
+    return hole if key == before + hole + after and hole else None

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from llavakit.checkpoint.rope import rope_fields
-from llavakit.config import CLIP_MEAN, CLIP_STD, SIGLIP_MEAN, SIGLIP_STD, ConfigError
+from llavakit.config import CLIP_MEAN, CLIP_STD, SIGLIP_MEAN, SIGLIP_STD, ConfigError, shown
 
 JSON = Mapping[str, Any]
 
@@ -180,7 +180,9 @@ def section_of(config: JSON, name: str) -> dict[str, Any]:
 def check(section: JSON, demands: tuple[Demand, ...], where: str) -> None:
     for demand in demands:
         if demand.key in section and not demand.holds(section[demand.key]):
-            raise ConfigError(f"{where}{demand.key} is {section[demand.key]!r}, and only {demand.allowed} is supported")
+            raise ConfigError(
+                f"{where}{demand.key} is {shown(section[demand.key])}, and only {demand.allowed} is supported"
+            )
 
 
 def _is_count(value: Any) -> bool:

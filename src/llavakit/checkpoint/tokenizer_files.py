@@ -24,8 +24,8 @@ _ADDED_FILE = "added_tokens.json"
 
 _NAMED = ("unk_token", "bos_token", "eos_token", "pad_token", "additional_special_tokens")
 
-# Published models stay below 5 MB.
-_MAX_BYTES = 16 * 2**20
+# Published SentencePiece models stay below 5 MB, and a tokenizer.json below 35 MB.
+_MAX_BYTES = {SENTENCEPIECE_FILE: 16 << 20, TOKENIZER_FILE: 64 << 20}
 
 
 def read_tokenizer(folder: Path, tokens: SpecialTokens) -> Tokenizer:
@@ -34,6 +34,8 @@ def read_tokenizer(folder: Path, tokens: SpecialTokens) -> Tokenizer:
         file = folder / name
         if file.is_file():
             try:
+                if (size := file.stat().st_size) > _MAX_BYTES[name]:
+                    raise CheckpointError(f"{file} has {size:,} bytes, and at most {_MAX_BYTES[name]:,} are read")
                 return Tokenizer(read(file), tokens)
             except CheckpointError:
                 raise
@@ -69,9 +71,6 @@ def _json(file: Path) -> str:
 
 def _converted(file: Path) -> str:
     """A tokenizer.model and the settings beside it as the content of a tokenizer.json."""
-    size = file.stat().st_size
-    if size > _MAX_BYTES:
-        raise CheckpointError(f"{file} has {size:,} bytes, and no SentencePiece model is larger than {_MAX_BYTES:,}")
     settings, names, added = (
         read_optional(file.with_name(name)) for name in (TOKENIZER_SETTINGS_FILE, _NAMES_FILE, _ADDED_FILE)
     )

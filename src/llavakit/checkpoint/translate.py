@@ -19,7 +19,7 @@ from llavakit.checkpoint.sections import (
     token_fields,
     tower_fields,
 )
-from llavakit.config import ConfigError, LlavaConfig
+from llavakit.config import ConfigError, LlavaConfig, shown
 
 
 @dataclass(frozen=True)
@@ -71,7 +71,7 @@ FAMILIES = {
         pinpoints=[[384 * rows, 384 * columns] for rows in range(1, 7) for columns in range(1, 7)],
     ),
 }
-_MAX_TILES = re.compile(r"anyres_max_([1-9]\d*)")
+_MAX_TILES = re.compile(r"anyres_max_([1-9]\d{0,3})")
 
 _TOP_DEMANDS = (
     Demand("projector_hidden_act", lambda value: value == "gelu", "'gelu'"),
@@ -140,7 +140,9 @@ def _feature_layer(layer: int | list[int]) -> int:
     if not isinstance(layer, list):
         return layer
     if len(layer) != 1:
-        raise ConfigError(f"vision_feature_layer is {layer}, and features of several layers at once are not supported")
+        raise ConfigError(
+            f"vision_feature_layer is {shown(layer)}, and features of several layers at once are not supported"
+        )
     return layer[0]
 
 
@@ -159,7 +161,9 @@ def _pictures(config: JSON, image: JSON, vision: JSON, family: Family) -> dict[s
     pinpoints = read_pinpoints(given, tile_size=image_size)
     cut = read_pinpoints(first(image.get("image_grid_pinpoints"), given), tile_size=image_size)
     if cut != pinpoints:
-        raise ConfigError(f"image settings: image_grid_pinpoints is {cut}, but the model's are {pinpoints}")
+        raise ConfigError(
+            f"image settings: image_grid_pinpoints is {shown(cut)}, but the model's are {shown(pinpoints)}"
+        )
     tiling: dict[str, Any] = {
         "pinpoints": [(width, height) for height, width in pinpoints],
         "merge": "spatial_unpad",
@@ -173,7 +177,7 @@ def _pictures(config: JSON, image: JSON, vision: JSON, family: Family) -> dict[s
 def _max_tiles(given: Any) -> int:
     found = _MAX_TILES.fullmatch(given) if isinstance(given, str) else None
     if found is None:
-        raise ConfigError(f"vision_aspect_ratio is {given!r}, and only 'anyres_max_N' is supported")
+        raise ConfigError(f"vision_aspect_ratio is {shown(given)}, and only 'anyres_max_N' is supported")
     return int(found[1])
 
 

@@ -7,7 +7,7 @@ from typing import Any
 
 from llavakit.checkpoint.pinpoints import read_pinpoints
 from llavakit.checkpoint.sections import JSON, Demand, check, first, language_fields, read_language, token_fields
-from llavakit.config import ConfigError, LlavaConfig, VisionConfig
+from llavakit.config import ConfigError, LlavaConfig, VisionConfig, shown
 
 _DEMANDS = (
     Demand("mm_projector_type", lambda value: value in ("linear", "mlp2x_gelu"), "'linear' or 'mlp2x_gelu'"),
@@ -28,7 +28,7 @@ _LANGUAGES = {
     "llava_mistral": "mistral",
     "llava_qwen": "qwen2",
 }
-_ANYRES = re.compile(r"anyres(?:_max_(\d+))?")
+_ANYRES = re.compile(r"anyres(?:_max_(\d{1,4}))?")
 
 # What each language model of the family was trained to be spoken to with, by its type and number of words.
 _TEMPLATES = {"llama": "vicuna_v1", "mistral": "mistral_instruct", "qwen2": "qwen_1_5"}
@@ -90,7 +90,7 @@ def _pictures(config: JSON, vision: VisionConfig) -> dict[str, Any]:
         return {"resize_mode": mode}
     if not (tiled := _ANYRES.fullmatch(mode)):
         allowed = "'square', 'pad', 'anyres' and 'anyres_max_N'"
-        raise ConfigError(f"image_aspect_ratio is {mode!r}, and only {allowed} are supported")
+        raise ConfigError(f"image_aspect_ratio is {shown(mode)}, and only {allowed} are supported")
     if "image_grid_pinpoints" not in config:
         raise ConfigError(f"image_aspect_ratio is {mode!r}, which needs image_grid_pinpoints, and there are none")
     return {

@@ -21,6 +21,7 @@ from llavakit.config import SpecialTokens
 
 _BYTE_TOKEN = re.compile(r"<0x([0-9A-F]{2})>")
 _SPACE = "\u2581"
+_MAX_SIZE = 1 << 22  # the largest published vocabularies have a sixteenth of it
 
 
 class TokenizerError(ValueError):
@@ -51,7 +52,9 @@ class Tokenizer:
         added = {token["id"]: token for token in spec["added_tokens"]}
         self._markers = {token["content"]: id for id, token in added.items()}
         pieces = self._opening.get_vocab(with_added_tokens=True)
-        self.size = max(pieces.values()) + 1
+        self.size = max(pieces.values(), default=-1) + 1
+        if not 0 < self.size <= _MAX_SIZE:
+            raise TokenizerError(f"This tokenizer.json has {self.size:,} ids, and 1 to {_MAX_SIZE:,} are read.")
         self._specials = {id for id, token in added.items() if token["special"]} | {id for _, id in tokens.ids}
         self._bytes = [b""] * self.size
         for piece, id in pieces.items():
