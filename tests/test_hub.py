@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import threading
+import time
 from collections.abc import Iterator
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
@@ -13,6 +14,7 @@ import pytest
 from huggingface_hub import constants
 
 from llavakit import hub
+from llavakit.hub import download
 
 COMMIT = "c" * 40
 FILES = {
@@ -110,12 +112,12 @@ def files_asked(server: Hub) -> list[tuple[str, str | None]]:
 def test_only_what_is_needed_and_only_once(server: Hub) -> None:
     with pytest.raises(hub.HubError, match="a/b has not been pulled: llava pull a/b"):
         hub.find("a/b")
-    folder = hub.pull("a/b", nothing)
+    folder = download.pull("a/b", nothing)
     assert {path.name: path.read_bytes() for path in folder.iterdir()} == {
         name: FILES[name] for name in ("config.json", "model.safetensors")
     }
     count = len(files_asked(server))
-    assert hub.pull("a/b", nothing) == hub.find("a/b") == hub.find(f"a/b@{COMMIT}") == folder
+    assert download.pull("a/b", nothing) == hub.find("a/b") == hub.find(f"a/b@{COMMIT}") == folder
     assert len(files_asked(server)) == count
 
 
@@ -127,45 +129,63 @@ def test_an_interrupted_pull_goes_on(server: Hub, monkeypatch: pytest.MonkeyPatc
             raise KeyboardInterrupt
 
     with pytest.raises(KeyboardInterrupt):
-        hub.pull("a/b", interrupt)
+        download.pull("a/b", interrupt)
     with pytest.raises(hub.HubError, match="in part"):
         hub.find("a/b")
-    folder = hub.pull("a/b", nothing)
+    folder = download.pull("a/b", nothing)
     assert files_asked(server)[-1] == ("model.safetensors", "bytes=500-")
     assert (folder / "model.safetensors").read_bytes() == FILES["model.safetensors"]
+
+
+def test_two_pulls_at_once_are_one_after_the_other(server: Hub, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(constants, "DOWNLOAD_CHUNK_SIZE", 500)
+    folders: list[Path] = []
+
+    def slowly(*_: object) -> None:
+        time.sleep(0.05)
+
+    pulls = [threading.Thread(target=lambda: folders.append(download.pull("a/b", slowly))) for _ in range(3)]
+    for one in pulls:
+        one.start()
+    for one in pulls:
+        one.join(30)
+    assert len(folders) == 3 and len(set(folders)) == 1
+    assert sorted(files_asked(server)) == [("config.json", None), ("model.safetensors", None)]
+    assert (folders[0] / "model.safetensors").read_bytes() == FILES["model.safetensors"]
+    assert not list((hub.cache_folder("a/b") / "blobs").glob("*.part"))
 
 
 def test_a_part_that_is_too_long_begins_anew(server: Hub) -> None:
     blobs = hub.cache_folder("a/b") / "blobs"
     blobs.mkdir(parents=True)
     (blobs / (hashlib.sha256(FILES["model.safetensors"]).hexdigest() + ".part")).write_bytes(bytes(9999))
-    assert (hub.pull("a/b", nothing) / "model.safetensors").read_bytes() == FILES["model.safetensors"]
+    assert (download.pull("a/b", nothing) / "model.safetensors").read_bytes() == FILES["model.safetensors"]
 
 
 @pytest.mark.parametrize("name", ["config.json", "model.safetensors"])
 def test_a_wrong_checksum_is_refused(server: Hub, name: str) -> None:
     server.served[name] = bytes(len(FILES[name]))
     with pytest.raises(hub.HubError, match=f"{name} of a/b arrived with a wrong checksum"):
-        hub.pull("a/b", nothing)
+        download.pull("a/b", nothing)
     with pytest.raises(hub.HubError, match="has not been pulled"):
         hub.find("a/b")
 
 
 def test_pickles_only_where_there_is_nothing_better(server: Hub, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delitem(FILES, "model.safetensors")
-    assert {path.name for path in hub.pull("a/b", nothing).iterdir()} == {"config.json", "pytorch_model.bin"}
+    assert {path.name for path in download.pull("a/b", nothing).iterdir()} == {"config.json", "pytorch_model.bin"}
 
 
 def test_a_token_is_sent(server: Hub, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("HF_TOKEN", "hf_secret")
-    hub.pull("a/b", nothing)
+    download.pull("a/b", nothing)
     assert set(server.tokens) == {"Bearer hf_secret"}
 
 
 def test_a_short_file_is_refused(server: Hub) -> None:
     server.served["model.safetensors"] = FILES["model.safetensors"][:100]
     with pytest.raises(hub.HubError, match="ended too early"):
-        hub.pull("a/b", nothing)
+        download.pull("a/b", nothing)
 
 
 @pytest.mark.parametrize(
@@ -181,20 +201,20 @@ def test_a_short_file_is_refused(server: Hub) -> None:
 )
 def test_what_cannot_be_pulled(server: Hub, name: str, sentence: str) -> None:
     with pytest.raises(hub.HubError, match=sentence):
-        hub.pull(name, nothing)
+        download.pull(name, nothing)
 
 
 def test_offline_asks_nobody(server: Hub) -> None:
     with pytest.raises(hub.HubError, match="has not been pulled"):
-        hub.pull("a/b", nothing, offline=True)
+        download.pull("a/b", nothing, offline=True)
     assert not server.asked
-    folder = hub.pull("a/b", nothing)
+    folder = download.pull("a/b", nothing)
     server.asked.clear()
-    assert hub.pull("a/b", nothing, offline=True) == folder and not server.asked
+    assert download.pull("a/b", nothing, offline=True) == folder and not server.asked
 
 
 def test_removed_is_gone(server: Hub) -> None:
-    hub.pull("a/b", nothing)
+    download.pull("a/b", nothing)
     assert [model.repo for model in hub.pulled()] == ["a/b"]
     assert hub.remove("a/b") >= len(FILES["model.safetensors"])
     assert not hub.pulled()

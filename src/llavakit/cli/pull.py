@@ -16,7 +16,7 @@ def pull(
     from rich.console import Console
     from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn, TransferSpeedColumn
 
-    from llavakit import hub
+    from llavakit.hub.download import pull as pull_model
 
     wanted = name if revision is None else f"{name.partition('@')[0]}@{revision}"
     console = Console(stderr=True)
@@ -29,7 +29,7 @@ def pull(
                 tasks[file] = progress.add_task(file, total=total)
             progress.update(tasks[file], completed=there)
 
-        folder = hub.pull(wanted, watch, offline=offline)
+        folder = pull_model(wanted, watch, offline=offline)
     size = sum(path.stat().st_size for path in folder.iterdir())
     print(folder)
     console.print(f"{size / 1e6:,.1f} MB. Next: llava show {wanted}", highlight=False, soft_wrap=True)

@@ -43,22 +43,13 @@ class Tokenizer:
             self._byte_level, self._strips_space = _decoder_traits(spec)
             self._prefix = _prefix_scheme(spec)
             self._continuing = self._opening if self._prefix == "never" else _backend(_without_prefix(spec))
+            self._list_tokens(spec, tokens)
         except TokenizerError:
             raise
         except Exception as error:  # the library reports every problem as a bare Exception
             raise TokenizerError(f"This is not a tokenizer.json that can be read: {error}.") from error
         self.tokens = tokens
         self._source = source
-        added = {token["id"]: token for token in spec["added_tokens"]}
-        self._markers = {token["content"]: id for id, token in added.items()}
-        pieces = self._opening.get_vocab(with_added_tokens=True)
-        self.size = max(pieces.values(), default=-1) + 1
-        if not 0 < self.size <= _MAX_SIZE:
-            raise TokenizerError(f"This tokenizer.json has {self.size:,} ids, and 1 to {_MAX_SIZE:,} are read.")
-        self._specials = {id for id, token in added.items() if token["special"]} | {id for _, id in tokens.ids}
-        self._bytes = [b""] * self.size
-        for piece, id in pieces.items():
-            self._bytes[id] = piece.encode() if id in added else self._spell(piece)
 
     def __reduce__(self) -> tuple[type[Tokenizer], tuple[str, SpecialTokens]]:
         # The library's own copy would forget that text must not match special tokens.
@@ -126,6 +117,19 @@ class Tokenizer:
     def prefix(self) -> Literal["never", "first", "always"]:
         """Where `tokenize` puts a space before a text: at the start only (`first`), or after special tokens too."""
         return self._prefix
+
+    def _list_tokens(self, spec: dict[str, Any], tokens: SpecialTokens) -> None:
+        """What every id stands for."""
+        added = {token["id"]: token for token in spec["added_tokens"]}
+        self._markers = {token["content"]: id for id, token in added.items()}
+        pieces = self._opening.get_vocab(with_added_tokens=True)
+        self.size = max(pieces.values(), default=-1) + 1
+        if not 0 < self.size <= _MAX_SIZE:
+            raise TokenizerError(f"This tokenizer.json has {self.size:,} ids, and 1 to {_MAX_SIZE:,} are read.")
+        self._specials = {id for id, token in added.items() if token["special"]} | {id for _, id in tokens.ids}
+        self._bytes = [b""] * self.size
+        for piece, id in pieces.items():
+            self._bytes[id] = piece.encode() if id in added else self._spell(piece)
 
     def _spell(self, piece: str) -> bytes:
         if self._byte_level:

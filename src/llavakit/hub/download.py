@@ -1,123 +1,50 @@
-"""Models from the Hugging Face hub: pulled once, checked, and found again without network."""
+"""Downloads from the Hugging Face hub into its cache, one pull of a model at a time."""
 
 from __future__ import annotations
 
 import hashlib
 import os
-import re
 import shutil
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 from typing import Any
 
 from huggingface_hub import HfApi, constants, errors, hf_hub_url
 from huggingface_hub.file_download import http_get
-from huggingface_hub.utils import build_hf_headers
+from huggingface_hub.utils import WeakFileLock, build_hf_headers
 
-from llavakit import catalog
-from llavakit.config import nearest
+from llavakit.hub import COMMIT, HubError, cache_folder, find, parse
 
-_ID = re.compile(r"[\w-][\w.-]*/[\w-][\w.-]*", re.ASCII)
-_COMMIT = re.compile(r"[0-9a-f]{40}")
 _TOKENIZER_FILES = ("tokenizer.model", "merges.txt", "chat_template.jinja", "README.md")
 
 Watch = Callable[[str, int, int], None]  # file, bytes that are there, bytes in all
 
 
-class HubError(ValueError):
-    """A model that cannot be pulled or found; the message says what to do."""
-
-
-@dataclass(frozen=True)
-class Pulled:
-    """A model in the cache."""
-
-    repo: str
-    folder: Path
-    size: int
-
-
-def is_name(text: str) -> bool:
-    """Whether this could be a model of the hub: a published name or owner/repo, either with @revision."""
-    name, _, _ = text.partition("@")
-    return bool(_ID.fullmatch(name)) or (name in catalog.MODELS and bool(catalog.MODELS[name].hub))
-
-
-def parse(text: str) -> tuple[str, str]:
-    """The hub id and revision behind a name; raises `HubError` for what is no such name."""
-    name, _, revision = text.partition("@")
-    if not is_name(text):
-        if name in catalog.MODELS:
-            raise HubError(f"{name} is in the package: there is nothing to pull or to remove")
-        raise HubError(f"{text!r} is neither a known model nor owner/repo; {nearest(name, tuple(catalog.MODELS))}")
-    revision = revision or constants.DEFAULT_REVISION
-    if ".." in revision.split("/") or revision.startswith("/"):
-        raise HubError(f"{revision!r} is no revision: give a branch, a tag or a commit")
-    return catalog.MODELS[name].hub if name in catalog.MODELS else name, revision
-
-
-def cache_folder(repo: str) -> Path:
-    """Where the cache keeps a repository, whether it is there or not."""
-    return Path(constants.HF_HUB_CACHE) / ("models--" + repo.replace("/", "--"))
-
-
-def find(text: str) -> Path:
-    """The folder of a pulled model, without any network; raises `HubError` if it was not pulled."""
-    repo, revision = parse(text)
-    cache = cache_folder(repo)
-    ref = cache / "refs" / revision
-    commit = revision if _COMMIT.fullmatch(revision) else ref.read_text().strip() if ref.is_file() else ""
-    folder = cache / "snapshots" / commit
-    if commit and folder.is_dir():
-        return folder
-    begun = any((cache / "blobs").glob("*.part"))
-    state = "has only been pulled in part" if begun else "has not been pulled"
-    offline = " once this machine is online (HF_HUB_OFFLINE is set)" if constants.HF_HUB_OFFLINE else ""
-    raise HubError(f"there is no folder {text}, and the model {text} {state}: llava pull {text}{offline}")
-
-
-def pulled() -> list[Pulled]:
-    """Every model of the cache that has a configuration, by id."""
-    found = []
-    for cache in sorted(Path(constants.HF_HUB_CACHE).glob("models--*--*")):
-        folders = [folder for folder in (cache / "snapshots").glob("*") if (folder / "config.json").is_file()]
-        if folders:
-            latest = max(folders, key=lambda folder: folder.stat().st_mtime)
-            found.append(Pulled(cache.name.removeprefix("models--").replace("--", "/"), latest, size_of(cache)))
-    return found
-
-
-def size_of(folder: Path) -> int:
-    """Bytes on disk; a file that several links name counts once."""
-    return sum(path.lstat().st_size for path in folder.rglob("*") if path.is_file() and not path.is_symlink())
-
-
-def remove(repo: str) -> int:
-    """Delete a repository from the cache, with what was pulled of it in part; returns the bytes freed."""
-    cache = cache_folder(repo)
-    if not cache.is_dir():
-        raise HubError(f"{repo} is not in {constants.HF_HUB_CACHE}: there is nothing to remove")
-    freed = size_of(cache)
-    shutil.rmtree(cache)
-    return freed
-
-
 def pull(text: str, watch: Watch, *, offline: bool = False) -> Path:
     """Bring a model into the cache and return its folder; what is there already is not asked for again.
 
-    An interrupted file goes on where it ended. Every file is compared with the checksum that the hub lists.
-    Raises `HubError`.
+    An interrupted file goes on where it ended. Every file is compared with the checksum that the hub lists. Two pulls
+    of one model at once: the second waits, and then finds everything there. Raises `HubError`.
     """
     if offline or constants.HF_HUB_OFFLINE:
         return find(text)
     repo, revision = parse(text)
     try:
         info = HfApi(endpoint=constants.ENDPOINT).model_info(repo, revision=revision, files_metadata=True)
-        return _fetch(repo, revision, info, watch)
+        with _alone(repo):
+            return _fetch(repo, revision, info, watch)
     except (errors.HTTPError, errors.HfHubHTTPError) as error:
         raise HubError(_sentence(error, repo, revision)) from error
+
+
+@contextmanager
+def _alone(repo: str) -> Iterator[None]:
+    """Held by one process at a time; the lock goes with the process that holds it, even if that is killed."""
+    lock = cache_folder(repo).parent / ".locks" / cache_folder(repo).name / "llavakit.lock"
+    lock.parent.mkdir(parents=True, exist_ok=True)
+    with WeakFileLock(lock):
+        yield
 
 
 def _fetch(repo: str, revision: str, info: Any, watch: Watch) -> Path:
@@ -131,7 +58,7 @@ def _fetch(repo: str, revision: str, info: Any, watch: Watch) -> Path:
     # Only now, so that a folder of the cache is never half a model.
     for sibling in siblings:
         _link(cache / "blobs" / _digest(sibling), snapshot / sibling.rfilename)
-    if not _COMMIT.fullmatch(revision):
+    if not COMMIT.fullmatch(revision):
         ref = cache / "refs" / revision
         ref.parent.mkdir(parents=True, exist_ok=True)
         ref.write_text(info.sha)
@@ -160,7 +87,7 @@ def _fetch_file(repo: str, commit: str, sibling: Any, blobs: Path, watch: Watch)
     blobs.mkdir(parents=True, exist_ok=True)
     part = blob.with_name(blob.name + ".part")
     if part.exists() and part.stat().st_size > sibling.size:
-        part.unlink()  # two pulls at once wrote to it
+        part.unlink()
     # http_get complains of a body of the wrong size in an OSError without a number; that is told below.
     with part.open("ab") as file, _unnumbered_errors_pass():
         http_get(
