@@ -61,6 +61,21 @@ def test_every_model_has_a_source() -> None:
     assert next(iter(catalog.MODELS)) == "pocket"
 
 
+def test_no_model_is_there_twice() -> None:
+    ids = [entry.hub for entry in catalog.MODELS.values() if entry.hub]
+    assert len(ids) == len(set(ids))
+    assert all(catalog.entry_of(f"{hub}@main") is catalog.entry_of(hub) for hub in ids)
+    assert catalog.entry_of("nobody/nothing") is None
+
+
+def test_what_is_not_in_a_model_is_named() -> None:
+    whole, lora = catalog.MODELS["llava-v1.5-7b"], catalog.MODELS["llava-v1.5-7b-lora"]
+    assert (whole.needs_tower, whole.needs_base) == ("openai/clip-vit-large-patch14-336", "")
+    assert (lora.needs_tower, lora.needs_base) == (whole.needs_tower, "lmsys/vicuna-7b-v1.5")
+    for name in ("llava-1.5-7b", "llava-v1.6-vicuna-7b", "llava-onevision-7b-ov"):
+        assert not catalog.MODELS[name].needs_tower and not catalog.MODELS[name].needs_base
+
+
 def test_the_table_needs_no_torch() -> None:
     code = "import sys, llavakit.catalog; assert 'torch' not in sys.modules"
     subprocess.run([sys.executable, "-c", code], check=True)

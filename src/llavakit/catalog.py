@@ -22,15 +22,65 @@ class Entry:
     format: str = "llavakit"  # expected: llavakit, original or hf
     base: str = ""  # the language model it began from
     tower: str = ""
-    licence: str = ""  # where it is known; a published one's stands in its card
+    licence: str = ""  # that of the language model it began from, where it is known; its own card may say more
+    needs_tower: str = ""  # hub ids of what is not in it
+    needs_base: str = ""
 
 
-def _published(hub: str, base: str, tower: str) -> Entry:
+_LICENCES = {
+    "Vicuna-7B v1.5": "Llama 2 Community",
+    "Vicuna-13B v1.5": "Llama 2 Community",
+    "Llama-2-7B-Chat": "Llama 2 Community",
+    "Llama-2-13B-Chat": "Llama 2 Community",
+    "Vicuna-7B v1.3": "LLaMA, non-commercial",
+    "Vicuna-13B v1.3": "LLaMA, non-commercial",
+    "LLaMA-7B": "LLaMA, non-commercial",
+    "LLaMA-13B": "LLaMA, non-commercial",
+    "Llama-3-8B-Instruct": "Llama 3 Community",
+    "Mistral-7B-v0.1": "Apache-2.0",
+    "Mistral-7B-Instruct-v0.2": "Apache-2.0",
+    "Nous-Hermes-2-Yi-34B": "Apache-2.0",
+    "Qwen2-0.5B": "Apache-2.0",
+    "Qwen2-7B": "Apache-2.0",
+    "Qwen2-72B": "Tongyi Qianwen",
+    "Qwen1.5-32B": "Tongyi Qianwen",
+    "Qwen1.5-72B": "Tongyi Qianwen",
+    "Qwen1.5-110B": "Tongyi Qianwen",
+}
+_TOWERS = {"CLIP-L/336": "openai/clip-vit-large-patch14-336", "CLIP-L/224": "openai/clip-vit-large-patch14"}
+_BASES = {
+    "Vicuna-7B v1.5": "lmsys/vicuna-7b-v1.5",
+    "Vicuna-13B v1.5": "lmsys/vicuna-13b-v1.5",
+    "Vicuna-7B v1.3": "lmsys/vicuna-7b-v1.3",
+    "Vicuna-13B v1.3": "lmsys/vicuna-13b-v1.3",
+    "Llama-2-7B-Chat": "meta-llama/Llama-2-7b-chat-hf",
+    "Llama-2-13B-Chat": "meta-llama/Llama-2-13b-chat-hf",
+}  # LLaMA-1, which the deltas are for, was never published there
+
+
+def _published(hub: str, base: str, tower: str, *, part: str = "") -> Entry:
+    """`part` says what the repository holds instead of a whole model."""
     kind = "hf" if hub.startswith("llava-hf/") else "original"
-    return Entry(f"{base}, {tower}", f"https://huggingface.co/{hub}", hub=hub, format=kind, base=base, tower=tower)
+    return Entry(
+        ", ".join(filter(None, (base, tower, part))),
+        f"https://huggingface.co/{hub}",
+        hub=hub,
+        format=kind,
+        base=base,
+        tower=tower,
+        licence=_LICENCES.get(base, ""),
+        needs_tower=_TOWERS.get(tower, "") if kind == "original" else "",
+        needs_base=_BASES.get(base, "") if part else "",
+    )
+
+
+def _by_id(*rows: tuple[str, str, str, str]) -> dict[str, Entry]:
+    """Rows that go by the last part of their hub id."""
+    return {hub.split("/")[1].lower(): _published(hub, base, tower, part=part) for hub, base, tower, part in rows}
 
 
 _CLIP = "CLIP-L/336"
+_CLIP_224 = "CLIP-L/224"
 _TUNED = "CLIP-L/336 tuned"
 _SIGLIP = "SigLIP-384"
 
@@ -78,8 +128,43 @@ MODELS: Mapping[str, Entry] = MappingProxyType(
         "llava-interleave-7b": _published("lmms-lab/llava-next-interleave-qwen-7b", "Qwen1.5 or Qwen2", _SIGLIP),
         "llava-interleave-0.5b-hf": _published("llava-hf/llava-interleave-qwen-0.5b-hf", "Qwen1.5 or Qwen2", _SIGLIP),
         "llava-interleave-7b-hf": _published("llava-hf/llava-interleave-qwen-7b-hf", "Qwen1.5 or Qwen2", _SIGLIP),
+        **_by_id(
+            ("liuhaotian/llava-v1.5-7b-lora", "Vicuna-7B v1.5", _CLIP, "LoRA"),
+            ("liuhaotian/llava-v1.5-13b-lora", "Vicuna-13B v1.5", _CLIP, "LoRA"),
+            ("liuhaotian/llava-v1.5-mlp2x-336px-pretrain-vicuna-7b-v1.5", "Vicuna-7B v1.5", _CLIP, "projector"),
+            ("liuhaotian/llava-v1.5-mlp2x-336px-pretrain-vicuna-13b-v1.5", "Vicuna-13B v1.5", _CLIP, "projector"),
+            ("liuhaotian/llava-336px-pretrain-vicuna-7b-v1.3", "Vicuna-7B v1.3", _CLIP, "projector"),
+            ("liuhaotian/llava-336px-pretrain-vicuna-13b-v1.3", "Vicuna-13B v1.3", _CLIP, "projector"),
+            ("liuhaotian/llava-336px-pretrain-llama-2-7b-chat", "Llama-2-7B-Chat", _CLIP, "projector"),
+            ("liuhaotian/llava-336px-pretrain-llama-2-13b-chat", "Llama-2-13B-Chat", _CLIP, "projector"),
+            ("liuhaotian/llava-pretrain-vicuna-7b-v1.3", "Vicuna-7B v1.3", _CLIP_224, "projector"),
+            ("liuhaotian/llava-pretrain-vicuna-13b-v1.3", "Vicuna-13B v1.3", _CLIP_224, "projector"),
+            ("liuhaotian/llava-pretrain-llama-2-7b-chat", "Llama-2-7B-Chat", _CLIP_224, "projector"),
+            ("liuhaotian/llava-pretrain-llama-2-13b-chat", "Llama-2-13B-Chat", _CLIP_224, "projector"),
+            ("liuhaotian/llava-v1-0719-336px-lora-vicuna-13b-v1.3", "Vicuna-13B v1.3", _CLIP, "LoRA"),
+            ("liuhaotian/llava-v1-0719-336px-lora-merge-vicuna-13b-v1.3", "Vicuna-13B v1.3", _CLIP, ""),
+            ("liuhaotian/llava-llama-2-13b-chat-lightning-preview", "Llama-2-13B-Chat", _CLIP_224, ""),
+            ("liuhaotian/llava-llama-2-7b-chat-lightning-lora-preview", "Llama-2-7B-Chat", _CLIP_224, "LoRA"),
+            ("liuhaotian/llava-lcs558k-scienceqa-vicuna-13b-v1.3", "Vicuna-13B v1.3", _CLIP_224, ""),
+            ("liuhaotian/LLaVA-7b-delta-v0", "LLaMA-7B", _CLIP_224, "delta"),
+            ("liuhaotian/LLaVA-13b-delta-v0", "LLaMA-13B", _CLIP_224, "delta"),
+            ("liuhaotian/LLaVA-13b-delta-v0-science_qa", "LLaMA-13B", _CLIP_224, "delta"),
+            ("liuhaotian/LLaVA-13b-delta-v1-1", "LLaMA-13B", _CLIP_224, "delta"),
+            ("liuhaotian/LLaVA-Lightning-7B-delta-v1-1", "LLaMA-7B", _CLIP_224, "delta"),
+            ("lmms-lab/llava-next-qwen-32b", "Qwen1.5-32B", _SIGLIP, ""),
+            ("llava-hf/bakLlava-v1-hf", "Mistral-7B-v0.1", _CLIP, ""),
+            ("SkunkworksAI/BakLLaVA-1", "Mistral-7B-v0.1", _CLIP, ""),
+            ("Lin-Chen/open-llava-next-vicuna-7b", "Vicuna-7B v1.5", _TUNED, ""),
+            ("Lin-Chen/open-llava-next-llama3-8b", "Llama-3-8B-Instruct", _TUNED, ""),
+        ),
     }
 )
+
+
+def entry_of(name_or_id: str) -> Entry | None:
+    """The row of a name or a hub id, either with a @revision; None where there is none."""
+    name, _, _ = name_or_id.partition("@")
+    return MODELS.get(name) or next((entry for entry in MODELS.values() if entry.hub and entry.hub == name), None)
 
 
 def resolve(name_or_path: str | Path) -> Path:

@@ -12,7 +12,8 @@ from pathlib import Path
 import pytest
 from huggingface_hub import constants
 
-from llavakit.checkpoint.load import locate
+from llavakit.checkpoint.contents import NO_PARTS, Parts
+from llavakit.checkpoint.load import companions, locate
 
 
 @pytest.fixture
@@ -43,10 +44,29 @@ def test_nothing_is_pulled_unasked(llava: Callable, pulled: Path) -> None:
     assert run.code == 1 and "has not been pulled: llava pull llava-1.5-13b" in run.err
 
 
+def test_what_a_known_model_needs_is_found_where_it_was_pulled(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(constants, "HF_HUB_CACHE", str(tmp_path))
+    with pytest.raises(ValueError, match="model lmsys/vicuna-7b-v1.5 has not been pulled|clip-vit-large-patch14-336"):
+        companions("llava-v1.5-7b-lora", NO_PARTS)
+    folders = {}
+    for repo in ("openai/clip-vit-large-patch14-336", "lmsys/vicuna-7b-v1.5"):
+        cache = tmp_path / ("models--" + repo.replace("/", "--"))
+        folders[repo] = cache / "snapshots" / ("c" * 40)
+        folders[repo].mkdir(parents=True)
+        (cache / "refs").mkdir()
+        (cache / "refs" / "main").write_text("c" * 40)
+    tower, base = folders.values()
+    assert companions("llava-v1.5-7b-lora", NO_PARTS) == Parts(tower, base)
+    assert companions("liuhaotian/llava-v1.5-7b", NO_PARTS) == Parts(tower)
+    assert companions("llava-v1.5-7b-lora", Parts(base=tmp_path)) == Parts(tower, tmp_path)
+    assert companions("llava-1.5-7b", NO_PARTS) == companions(tmp_path, NO_PARTS) == NO_PARTS
+
+
 def test_list(llava: Callable, pulled: Path) -> None:
     rows = {row["name"]: row for row in json.loads(llava("list", "--json").out)}
     assert rows["llava-1.5-7b"]["folder"] and rows["pocket"]["folder"] and not rows["llava-1.5-13b"]["folder"]
     assert "not pulled" in llava("list").out
+    assert rows["llava-1.5-7b"]["licence"] == "Llama 2 Community" and "not stated" in llava("list").out
 
 
 def test_rm_asks(llava: Callable, pulled: Path, model_folder: Path) -> None:

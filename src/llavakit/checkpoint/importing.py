@@ -8,7 +8,7 @@ from pathlib import Path
 import torch
 
 from llavakit.checkpoint.contents import NO_PARTS, Contents, Parts, read_contents
-from llavakit.checkpoint.load import locate, tokenizer_of
+from llavakit.checkpoint.load import companions, locate, tokenizer_of
 from llavakit.checkpoint.pickles import unpickler
 from llavakit.checkpoint.reader import Reader
 from llavakit.checkpoint.save import check_replaceable, plain_card, write_folder
@@ -29,7 +29,7 @@ def import_checkpoint(
     `dtype` None keeps that of the source's embeddings. The source's tensors are read one by one, mapped from their
     files. Raises `CheckpointError` as `load` does, before anything is written.
     """
-    folder = locate(source)
+    folder, parts = locate(source), companions(source, parts)
     check_replaceable(out)
     out.parent.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(prefix=".llava-import-", dir=out.parent) as scratch:

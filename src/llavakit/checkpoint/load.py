@@ -46,7 +46,7 @@ def load(
     `dtype` None keeps the stored type, widened to float32 on a CPU (see `load_model`). Where a save was killed
     between its last two steps, the earlier checkpoint is found and used. Raises `CheckpointError` with what is wrong.
     """
-    folder = locate(path)
+    folder, parts = locate(path), companions(path, parts)
     model = load_model(folder, parts=parts, device=device, dtype=dtype)
     tokenizer = tokenizer_of(folder, parts, model.config)
     return Loaded(model, tokenizer, model.config, Path(path).resolve().name)
@@ -62,6 +62,18 @@ def tokenizer_of(folder: Path, parts: Parts, config: LlavaConfig) -> Tokenizer:
             f"{config.language.vocab_size}: they do not belong together"
         )
     return tokenizer
+
+
+def companions(path: str | Path, parts: Parts) -> Parts:
+    """What was given, and of a known model what it needs besides, as it was pulled; raises ValueError if it was not."""
+    entry = catalog.entry_of(path) if isinstance(path, str) and not surviving(Path(path)).exists() else None
+    if entry is None:
+        return parts
+    tower, base = entry.needs_tower, entry.needs_base
+    return Parts(
+        vision_tower=parts.vision_tower or (hub.find(tower) if tower else None),
+        base=parts.base or (hub.find(base) if base else None),
+    )
 
 
 def locate(path: str | Path) -> Path:

@@ -20,9 +20,17 @@ def list_models(
         model = here.pop(entry.hub, None)
         folder = catalog.resolve(name) if entry.folder else model.folder if model else None
         size = hub.size_of(folder) if folder and entry.folder else model.size if model else None
-        rows.append({"name": name, "folder": folder and str(folder), "bytes": size, "format": entry.format})
+        rows.append(
+            {
+                "name": name,
+                "folder": folder and str(folder),
+                "bytes": size,
+                "format": entry.format,
+                "licence": entry.licence,
+            }
+        )
     rows += [
-        {"name": model.repo, "folder": str(model.folder), "bytes": model.size, "format": None}
+        {"name": model.repo, "folder": str(model.folder), "bytes": model.size, "format": None, "licence": ""}
         for model in here.values()
         if "llava" in (model.folder / "config.json").read_text(encoding="utf-8", errors="replace").lower()
     ]
@@ -30,6 +38,7 @@ def list_models(
     if as_json:
         print(json.dumps(rows, indent=1))
         return
+    width = max(len(row["name"]) for row in rows)
     for row in rows:
         state = "not pulled" if row["folder"] is None else f"{row['bytes'] / 1e6:,.1f} MB"
-        print(f"{row['name']:28} {state:>14}  {row['format'] or ''}".rstrip())
+        print(f"{row['name']:{width}} {state:>14}  {row['format'] or '':9} {row['licence'] or 'not stated'}")

@@ -12,12 +12,14 @@ def pull(
     revision: Annotated[str | None, typer.Option(help="Branch, tag or commit.  [default: main]")] = None,
     offline: Annotated[bool, typer.Option("--offline", help="Only look whether it is here.")] = False,
 ) -> None:
-    """Download a model, or what is missing of it. Prints where it is; only files that are needed are taken."""
+    """Download a model, or what is missing of it, and of a known one the tower and base that it needs. Prints where it is; only files that are needed are taken."""
     from rich.console import Console
     from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn, TransferSpeedColumn
 
+    from llavakit.catalog import entry_of
     from llavakit.hub.download import pull as pull_model
 
+    entry = entry_of(name)
     wanted = name if revision is None else f"{name.partition('@')[0]}@{revision}"
     console = Console(stderr=True)
     columns = (TextColumn("{task.description}"), BarColumn(), DownloadColumn(), TransferSpeedColumn())
@@ -30,6 +32,8 @@ def pull(
             progress.update(tasks[file], completed=there)
 
         folder = pull_model(wanted, watch, offline=offline)
+        for part in filter(None, (entry.needs_tower, entry.needs_base) if entry else ()):
+            pull_model(part, watch, offline=offline)
     size = sum(path.stat().st_size for path in folder.iterdir())
     print(folder)
     console.print(f"{size / 1e6:,.1f} MB. Next: llava show {wanted}", highlight=False, soft_wrap=True)

@@ -26,16 +26,16 @@ def show(
     from rich.console import Console
     from rich.table import Table
 
-    from llavakit.catalog import MODELS
+    from llavakit.catalog import entry_of
     from llavakit.checkpoint.card import licence_of
     from llavakit.checkpoint.contents import Parts, read_contents
     from llavakit.checkpoint.describe import variant
-    from llavakit.checkpoint.load import locate
+    from llavakit.checkpoint.load import companions, locate
     from llavakit.model import Llava
     from llavakit.model.footprint import GROUPED, PRECISIONS, cache_bytes, weight_bytes
 
     folder = locate(model)
-    contents = read_contents(folder, Parts(vision_tower, base))
+    contents = read_contents(folder, companions(model, Parts(vision_tower, base)))
     config = contents.config
     with torch.device("meta"):
         whole = Llava(config)
@@ -67,7 +67,7 @@ def show(
         ("template", config.template),
         ("stored as", ", ".join(sorted({tensor.dtype for tensor in contents.tensors.values()}))),
         ("size", _megabytes(size)),
-        ("licence", licence_of(folder) or (MODELS[model].licence if model in MODELS else "") or "not stated"),
+        ("licence", licence_of(folder) or (entry.licence if (entry := entry_of(model)) else "") or "not stated"),
         ("memory", f"weights, and keys and values of {language.max_positions:,} tokens{GROUPED}"),
         *(
             (

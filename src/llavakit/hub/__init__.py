@@ -1,6 +1,6 @@
 """Models from the Hugging Face hub: pulled once, checked, and found again without network.
 
-Here is the cache, as the hub's own library lays it out; `download` fills it, and alone needs that library's network part.
+Here is the cache, as the hub's own library lays it out; `download` fills it, and alone needs the network part of it.
 """
 
 from __future__ import annotations
