@@ -85,7 +85,8 @@ def _disk_to_model(page: Page, model: str | Path) -> Loaded:
         "config.py checkpoint/formats.py",
         "`config.json` is read into frozen, checked data. Which format it is in, its content says. (A foreign "
         "configuration would pass through `checkpoint/translate.py` or `checkpoint/translate_original.py` here, which "
-        "share `checkpoint/sections.py`, its list of canvases through `checkpoint/pinpoints.py`, its rotary positions "
+        "share `checkpoint/sections.py`, the kinds of its values through `checkpoint/kinds.py`, its "
+        "list of canvases through `checkpoint/pinpoints.py`, its rotary positions "
         "through `checkpoint/rope.py`, and what an export of ours says beside through `checkpoint/remarks.py`.)",
         f"format {file_format}",
         *(f"{name}: {value}" for name, value in config),

@@ -14,6 +14,7 @@ from huggingface_hub import constants
 
 from llavakit.checkpoint.contents import NO_PARTS, Parts
 from llavakit.checkpoint.load import companions, locate
+from llavakit.hub import download
 
 
 @pytest.fixture
@@ -60,6 +61,18 @@ def test_what_a_known_model_needs_is_found_where_it_was_pulled(tmp_path: Path, m
     assert companions("liuhaotian/llava-v1.5-7b", NO_PARTS) == Parts(tower)
     assert companions("llava-v1.5-7b-lora", Parts(base=tmp_path)) == Parts(tower, tmp_path)
     assert companions("llava-1.5-7b", NO_PARTS) == companions(tmp_path, NO_PARTS) == NO_PARTS
+
+
+def test_with_a_model_comes_what_it_needs(llava: Callable, monkeypatch: pytest.MonkeyPatch, model_folder: Path) -> None:
+    asked: list[str] = []
+
+    def pull(name: str, *_: object, **__: object) -> Path:
+        asked.append(name)
+        return model_folder
+
+    monkeypatch.setattr(download, "pull", pull)
+    assert llava("pull", "llava-v1.5-7b-lora").code == 0
+    assert asked == ["llava-v1.5-7b-lora", "openai/clip-vit-large-patch14-336", "lmsys/vicuna-7b-v1.5"]
 
 
 def test_list(llava: Callable, pulled: Path) -> None:

@@ -13,14 +13,30 @@ DType = Literal["auto", "float32", "bfloat16", "float16"]
 _MODEL_HELP = "A checkpoint folder, a name that llava list shows, or the hub id of a pulled model."
 ModelOption = Annotated[str, typer.Option("--model", "-m", help=_MODEL_HELP)]
 ModelArgument = Annotated[str, typer.Argument(metavar="MODEL", help=_MODEL_HELP)]
+
+
+def _folder_of(name: str) -> Path:
+    """A folder, or that of a pulled model."""
+    from llavakit.checkpoint.load import locate
+
+    try:
+        return locate(name)
+    except ValueError as error:
+        raise typer.BadParameter(str(error)) from error
+
+
 VisionTowerOption = Annotated[
     Path | None,
-    typer.Option(help="Folder of the CLIP tower, for a checkpoint without one.", exists=True, file_okay=False),
+    typer.Option(
+        parser=_folder_of, metavar="MODEL", help="Folder or hub id of the vision tower, for a checkpoint without one."
+    ),
 ]
 BaseOption = Annotated[
     Path | None,
     typer.Option(
-        help="Folder of the model it was made from: for projectors, adapters, deltas.", exists=True, file_okay=False
+        parser=_folder_of,
+        metavar="MODEL",
+        help="Folder or hub id of the model it was made from: for projectors, adapters, deltas.",
     ),
 ]
 PickleOption = Annotated[

@@ -12,7 +12,10 @@ def pull(
     revision: Annotated[str | None, typer.Option(help="Branch, tag or commit.  [default: main]")] = None,
     offline: Annotated[bool, typer.Option("--offline", help="Only look whether it is here.")] = False,
 ) -> None:
-    """Download a model, or what is missing of it, and of a known one the tower and base that it needs. Prints where it is; only files that are needed are taken."""
+    """Download a model, or what is missing of it. Prints where it is; only files that are needed are taken.
+
+    With a model of the catalogue come the vision tower and the base that it needs.
+    """
     from rich.console import Console
     from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn, TransferSpeedColumn
 
@@ -27,9 +30,9 @@ def pull(
         tasks = {}
 
         def watch(file: str, there: int, total: int) -> None:
-            if file not in tasks:
-                tasks[file] = progress.add_task(file, total=total)
-            progress.update(tasks[file], completed=there)
+            if (file, total) not in tasks:
+                tasks[file, total] = progress.add_task(file, total=total)
+            progress.update(tasks[file, total], completed=there)
 
         folder = pull_model(wanted, watch, offline=offline)
         for part in filter(None, (entry.needs_tower, entry.needs_base) if entry else ()):
