@@ -87,7 +87,8 @@ def _disk_to_model(page: Page, model: str | Path) -> Loaded:
         "configuration would pass through `checkpoint/translate.py` or `checkpoint/translate_original.py` here, which "
         "share `checkpoint/sections.py`, the kinds of its values through `checkpoint/kinds.py`, its "
         "list of canvases through `checkpoint/pinpoints.py`, its rotary positions "
-        "through `checkpoint/rope.py`, and what an export of ours says beside through `checkpoint/remarks.py`.)",
+        "through `checkpoint/rope.py`, how to speak to it through `checkpoint/spoken.py`, and what an export of ours says "
+        "beside through `checkpoint/remarks.py`.)",
         f"format {file_format}",
         *(f"{name}: {value}" for name, value in config),
     )
@@ -147,7 +148,7 @@ def _to_tokens_and_pixels(page: Page, loaded: Loaded, image: Image.Image, pictur
     )
     segments = render(conversation, config.template)
     page.stop(
-        "processing/templates.py",
+        "processing/templates.py processing/rendering.py processing/segments.py",
         f"The template `{config.template}` writes it down as typed segments. There is no marker in any text, so text "
         "that spells one stays text.",
         *map(str, segments),

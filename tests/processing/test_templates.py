@@ -86,6 +86,43 @@ def test_prompts_equal_the_original(name: str, dialogue: str, fixtures: Path, co
     compared.equal(ours, theirs, subject=f"template {name}", stage="prompt", oracle="haotian-liu/LLaVA c121f04")
 
 
+@pytest.mark.parametrize("name", UPSTREAM)
+def test_a_picture_goes_where_the_original_puts_it(name: str, fixtures: Path) -> None:
+    golden = json.loads((fixtures / "templates" / "templates.json").read_text())
+    given = golden["image_tuple_text"]
+    words = given.replace("<image>", "").strip()
+    asked = Conversation().ask(PIXEL, words)
+    if name.endswith("mmtag"):  # the original's demo gives a picture a turn of its own, its training data did not
+        asked = Conversation().ask(PIXEL).answer("Received.").ask(words)
+    theirs = golden["templates"][name]["prompts"]["image_tuple"]
+    if name in ("v0", "default"):  # it looks for the picture in the first message, which is the example's question
+        theirs = theirs.replace(given, f"<image>\n{words}")
+    assert spelt(render(asked, name, bos=False)).replace("</Image>\n", "</Image>") == theirs
+
+
+# Every name that the original and LLaVA-NeXT have; the names in a row are one template there too.
+NAMES_UPSTREAM = [
+    {"default", "v0"}, {"v1", "vicuna_v1"}, {"llama_2"}, {"mistral_instruct", "llava_mistral_instruct"},
+    {"chatml_direct", "mistral_direct"}, {"mistral_orca"}, {"mistral_zephyr"}, {"plain", "v0_plain"}, {"llava_v0"},
+    {"v0_mmtag", "llava_v0_mmtag"}, {"llava_v1"}, {"v1_mmtag", "llava_v1_mmtag"}, {"llava_llama_2"},
+    {"llava_llama_2_simple"}, {"llava_llama_2_mmtag"}, {"llava_llama_3"}, {"mpt"}, {"qwen_1_5", "qwen_2"}, {"qwen_2_5"},
+    {"gemma_instruct"},
+]  # fmt: skip
+NAMES_OURS = {"v0_training", "llava_hf"}
+
+
+def test_every_name_is_there_and_an_alias_only_where_it_is_one_upstream(fixtures: Path) -> None:
+    golden = json.loads((fixtures / "templates" / "templates.json").read_text())["templates"]
+    assert set(golden) <= set.union(*NAMES_UPSTREAM)
+    assert set(TEMPLATES) == set.union(*NAMES_UPSTREAM) | NAMES_OURS
+    ours = [{name for name in TEMPLATES if TEMPLATES[name] == template} for template in TEMPLATES.values()]
+    assert [names for at, names in enumerate(ours) if names not in ours[:at] and not names & NAMES_OURS] == sorted(
+        NAMES_UPSTREAM, key=lambda names: min(list(TEMPLATES).index(name) for name in names)
+    )
+    for name, template in golden.items():
+        assert {name, *template["same_object_as"]} <= next(names for names in NAMES_UPSTREAM if name in names)
+
+
 def test_an_empty_answer_is_closed_where_the_original_forgets_the_end_token(fixtures: Path) -> None:
     golden = json.loads((fixtures / "templates" / "templates.json").read_text())
     ours = spelt(render(conversation_of(golden["dialogues"]["empty_answer"]), "vicuna_v1", bos=False))
@@ -114,6 +151,14 @@ def test_plain_equals_the_original_training_text(fixtures: Path) -> None:
             "qwen_1_5",
             "<|im_start|>system\nS<|im_end|>\n<|im_start|>user\n<image>\nU<|im_end|>\n"
             "<|im_start|>assistant\nA<|im_end|>\n",
+        ),
+        (
+            "mistral_zephyr",
+            "<|system|>\nS</s><|user|>\n<image>\nU</s><|assistant|>\nA</s>",
+        ),
+        (
+            "llava_llama_2_mmtag",
+            "[INST] <<SYS>>\nS\n<</SYS>>\n\n<Image><image></Image>\nU [/INST] A </s>",
         ),
         (
             "mistral_orca",

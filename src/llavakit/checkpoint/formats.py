@@ -25,6 +25,9 @@ TOKENIZER_SETTINGS_FILE = "tokenizer_config.json"
 GENERATION_FILE = "generation_config.json"
 _MAX_JSON_BYTES = 4 << 20  # the index of the largest published model has 0.2 MB
 _IMAGE_FILES = ("preprocessor_config.json", "processor_config.json")
+# Where a folder may have a chat template of its own: first for the whole model, then for its language model alone.
+_CHAT_TEMPLATE_FILES = ("chat_template.jinja", "chat_template.json")
+_MAX_CHAT_TEMPLATE_BYTES = 2**20  # published ones stay below 20 kB
 
 
 def read_config(folder: str | Path) -> tuple[LlavaConfig, Format]:
@@ -97,7 +100,45 @@ def _llava_hf(folder: Path, data: dict[str, Any]) -> LlavaConfig:
         generation=read_optional(folder / GENERATION_FILE),
         image=_image(folder),
         tokenizer=read_optional(folder / TOKENIZER_SETTINGS_FILE),
+        chat_template=_chat_template(folder, _CHAT_TEMPLATE_FILES) or "",
     )
+
+
+def read_chat_template(folder: str | Path) -> str:
+    """The Jinja chat template that came with a foreign folder; raises `CheckpointError` if there is none.
+
+    A native folder has none, whatever lies in it: its template is in its configuration.
+    """
+    folder = Path(folder)
+    native = read_optional(folder / CONFIG_FILE).get("format") == NATIVE_FORMAT
+    found = None if native else _chat_template(folder, (*_CHAT_TEMPLATE_FILES, TOKENIZER_SETTINGS_FILE))
+    if found is None:
+        why = "a native folder names its template instead" if native else f"{_CHAT_TEMPLATE_FILES[0]} would hold it"
+        raise CheckpointError(f"{folder} has no chat template of its own ({why}): leave out --template jinja")
+    return found
+
+
+def _chat_template(folder: Path, names: tuple[str, ...]) -> str | None:
+    """What the first of the files holds that has a chat template."""
+    for path in (folder / name for name in names if (folder / name).is_file()):
+        if path.suffix == ".jinja":
+            return _text(path)
+        given = read_json(path).get("chat_template")
+        if isinstance(given, list):  # several by name, of which one is for conversations
+            named = [item for item in given if isinstance(item, dict) and item.get("name") == "default"]
+            given = named[0].get("template") if named else None
+        if isinstance(given, str):
+            return given
+    return None
+
+
+def _text(path: Path) -> str:
+    if path.stat().st_size > _MAX_CHAT_TEMPLATE_BYTES:
+        raise CheckpointError(f"{path} has more than {_MAX_CHAT_TEMPLATE_BYTES:,} bytes, which is no chat template")
+    try:
+        return path.read_text(encoding="utf-8")
+    except (OSError, UnicodeDecodeError) as error:
+        raise CheckpointError(f"{path} is not readable as text ({error})") from error
 
 
 def _image(folder: Path) -> dict[str, Any]:

@@ -19,6 +19,7 @@ from llavakit.checkpoint.sections import (
     token_fields,
     tower_fields,
 )
+from llavakit.checkpoint.spoken import spoken_to
 from llavakit.config import ConfigError, LlavaConfig, shown
 
 
@@ -93,11 +94,11 @@ def is_llava_hf(config: JSON) -> bool:
     return any(kind == known for known in FAMILIES) and ("text_config" in config or "vision_config" in config)
 
 
-def translate(config: JSON, *, generation: JSON, image: JSON, tokenizer: JSON) -> LlavaConfig:
+def translate(config: JSON, *, generation: JSON, image: JSON, tokenizer: JSON, chat_template: str = "") -> LlavaConfig:
     """`config.json` of a llava-hf folder and the files beside it, as one configuration.
 
-    These are `generation_config.json`, the image settings and `tokenizer_config.json`; each may be empty. Raises
-    `ConfigError` naming the key that cannot be expressed.
+    These are `generation_config.json`, the image settings, `tokenizer_config.json` and the chat template; each may be
+    empty. Raises `ConfigError` naming the key that cannot be expressed.
     """
     check(config, _TOP_DEMANDS, "")
     family = FAMILIES[config.get("model_type", "llava")]
@@ -114,7 +115,7 @@ def translate(config: JSON, *, generation: JSON, image: JSON, tokenizer: JSON) -
                 "image": first(config.get("image_token_index"), config.get("image_token_id"), family.image_token),
             },
             **_pictures(config, image, vision, family),
-            "template": "qwen_1_5" if text["model_type"] == "qwen2" else "vicuna_v1",
+            "template": spoken_to(text, chat_template),
         }
     )
 

@@ -7,6 +7,7 @@ from typing import Any
 
 from llavakit.checkpoint.pinpoints import read_pinpoints
 from llavakit.checkpoint.sections import JSON, Demand, check, first, language_fields, read_language, token_fields
+from llavakit.checkpoint.spoken import spoken_to
 from llavakit.config import ConfigError, LlavaConfig, VisionConfig, shown
 
 _DEMANDS = (
@@ -29,10 +30,6 @@ _LANGUAGES = {
     "llava_qwen": "qwen2",
 }
 _ANYRES = re.compile(r"anyres(?:_max_(\d{1,4}))?")
-
-# What each language model of the family was trained to be spoken to with, by its type and number of words.
-_TEMPLATES = {"llama": "vicuna_v1", "mistral": "mistral_instruct", "qwen2": "qwen_1_5"}
-_TEMPLATES_BY_VOCABULARY = {64000: "chatml_direct", 128256: "llava_llama_3"}  # Yi, Llama 3
 
 
 def is_original(config: JSON) -> bool:
@@ -61,7 +58,8 @@ def translate_original(config: JSON, vision: VisionConfig, *, generation: JSON, 
             "language": language,
             "tokens": tokens,
             **_pictures(config, vision),
-            "template": _template(config, text),
+            # The first generation alone marks its pictures.
+            "template": "llava_v0" if config.get("mm_use_im_start_end") else spoken_to(text),
         }
     )
 
@@ -103,9 +101,3 @@ def _pictures(config: JSON, vision: VisionConfig) -> dict[str, Any]:
             "compat": "original",
         },
     }
-
-
-def _template(config: JSON, text: JSON) -> str:
-    if config.get("mm_use_im_start_end"):
-        return "llava_v0"  # the first generation alone marks its pictures
-    return _TEMPLATES_BY_VOCABULARY.get(text["vocab_size"], _TEMPLATES[text["model_type"]])

@@ -3,17 +3,9 @@
 from llavakit.processing.conversation import Conversation, Message, Part, Picture, Text, assistant, user
 from llavakit.processing.image import ImageError, open_image, preprocess
 from llavakit.processing.processor import Inputs, Processor
-from llavakit.processing.templates import (
-    TEMPLATES,
-    MarkerSegment,
-    PictureSegment,
-    Segment,
-    SpecialSegment,
-    Template,
-    TextSegment,
-    find_template,
-    render,
-)
+from llavakit.processing.rendering import render
+from llavakit.processing.segments import MarkerSegment, PictureSegment, Segment, SpecialSegment, TextSegment
+from llavakit.processing.templates import TEMPLATES, Template, find_template
 from llavakit.processing.tiles import preprocess_tiles
 from llavakit.processing.tokenizer import TextStream, Tokenizer, TokenizerError, train_tokenizer
 

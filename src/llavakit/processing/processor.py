@@ -14,7 +14,8 @@ from llavakit.anyres import num_image_tokens
 from llavakit.config import LlavaConfig
 from llavakit.processing.conversation import Conversation
 from llavakit.processing.image import open_image, preprocess
-from llavakit.processing.templates import MarkerSegment, PictureSegment, Segment, SpecialSegment, TextSegment, render
+from llavakit.processing.rendering import render
+from llavakit.processing.segments import MarkerSegment, PictureSegment, Segment, SpecialSegment, TextSegment
 from llavakit.processing.tiles import preprocess_tiles
 from llavakit.processing.tokenizer import Tokenizer
 

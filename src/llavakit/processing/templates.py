@@ -1,53 +1,14 @@
-"""How a conversation is written down for a model: one table of templates, one renderer to typed segments.
+"""Every conversation template of the family, as data: how a conversation is written down for a model.
 
-A prompt is never a string with markers in it. Each segment carries its own meaning and whether it is learned,
-so token ids and training targets come from the same place and cannot drift apart.
+The names are those of the original code and of LLaVA-NeXT. Where a name of theirs is another one's template, it is an
+alias here too. `v0_training` and `llava_hf` are ours, for what has no name there.
 """
 
 from __future__ import annotations
 
-import re
-from collections.abc import Iterator
 from dataclasses import dataclass, replace
-from itertools import groupby
-from typing import Literal
 
 from llavakit.config import nearest
-from llavakit.processing.conversation import Conversation, Message, Picture
-
-
-@dataclass(frozen=True)
-class TextSegment:
-    """Words to tokenize; `target` where the model learns to say them."""
-
-    text: str
-    target: bool = False
-
-
-@dataclass(frozen=True)
-class PictureSegment:
-    """The place of the conversation's picture number `index`; never a target."""
-
-    index: int
-
-
-@dataclass(frozen=True)
-class SpecialSegment:
-    """A token that no text can spell."""
-
-    name: Literal["bos", "eos"]
-    target: bool = False
-
-
-@dataclass(frozen=True)
-class MarkerSegment:
-    """A token of the tokenizer by its spelling, such as <|im_start|>; plain text where the tokenizer has none."""
-
-    spelling: str
-    target: bool = False
-
-
-Segment = TextSegment | PictureSegment | SpecialSegment | MarkerSegment
 
 
 @dataclass(frozen=True)
@@ -58,7 +19,8 @@ class Template:
     turn of the user. `examples` are exchanges that stand before every conversation. `answer_prefix` is what stands
     between `assistant` and the first word of an answer; it is learned with the answer, so generation starts before it.
     `answer_suffix` is learned too, `after_answer` is not, and `between` stands only where another question follows.
-    In these strings, but never in what is said, `<s>` is the begin token and `markers` are tokens of the tokenizer.
+    In these strings, but never in what is said, `<s>` and `</s>` are the begin and the end token and `markers` are
+    tokens of the tokenizer.
     `stop` are strings that end an answer beside the end token.
     """
 
@@ -95,10 +57,11 @@ _HUMAN_SYSTEM = (
     "A chat between a curious human and an artificial intelligence assistant. "
     "The assistant gives helpful, detailed, and polite answers to the human's questions."
 )
+_VISUAL_FORMAT = "The visual content will be provided with the following format: <Image>visual content</Image>."
 _VISUAL_SYSTEM = (
     "A chat between a curious user and an artificial intelligence assistant. The assistant is able to understand the "
     "visual content that the user provides, and assist the user with a variety of tasks using natural language."
-    "The visual content will be provided with the following format: <Image>visual content</Image>."
+    f"{_VISUAL_FORMAT}"
 )
 _HASHES = Template(
     system=_HUMAN_SYSTEM,
@@ -172,6 +135,15 @@ TEMPLATES: dict[str, Template] = {
     "v1_mmtag": replace(_VICUNA, system=_VISUAL_SYSTEM, picture_prefix="<Image>", picture_suffix="</Image>\n"),
     "llava_v0": _HASHES,
     "v0": replace(_HASHES, examples=(_RENEWABLE_ENERGY,)),
+    # As the original's training code writes v0, with headers that its prompts do not have.
+    "v0_training": replace(
+        _HASHES,
+        system_suffix="\n\n### ",
+        assistant="\n### Assistant:",
+        answer_suffix="\n###",
+        after_answer=" ",
+        stop=("\n###", "###"),
+    ),
     "v0_mmtag": replace(_HASHES, system=_VISUAL_SYSTEM, picture_prefix="<Image>", picture_suffix="</Image>\n"),
     "llava_llama_2": _LLAMA_2,
     "llama_2": replace(
@@ -181,6 +153,15 @@ TEMPLATES: dict[str, Template] = {
         "illegal content. Please ensure that your responses are socially unbiased and positive in nature.\n\n"
         "If a question does not make any sense, or is not factually coherent, explain why instead of answering "
         "something not correct. If you don't know the answer to a question, please don't share false information.",
+    ),
+    "llava_llama_2_simple": replace(
+        _LLAMA_2, system="Answer the questions about the visual content that the user provides."
+    ),
+    "llava_llama_2_mmtag": replace(
+        _LLAMA_2,
+        system=f"Answer the questions about the visual content that the user provides.{_VISUAL_FORMAT}",
+        picture_prefix="<Image>",
+        picture_suffix="</Image>\n",
     ),
     "mistral_instruct": replace(_LLAMA_2, system="", between=""),
     "chatml_direct": _CHATML,
@@ -195,6 +176,14 @@ TEMPLATES: dict[str, Template] = {
         _CHATML,
         system="You are MistralOrca, a large language model trained by Alignment Lab AI. "
         "Write out your reasoning step-by-step to be sure you get the right answers!",
+    ),
+    "mistral_zephyr": Template(
+        system="You are a helpful AI assistant.",
+        system_prefix="<|system|>\n",
+        system_suffix="</s>",
+        user="<|user|>\n",
+        picture_suffix="\n",
+        assistant="</s><|assistant|>\n",
     ),
     "llava_llama_3": Template(
         system=_LLAMA_2.system,
@@ -229,6 +218,9 @@ TEMPLATES: dict[str, Template] = {
 TEMPLATES |= {
     "v1": TEMPLATES["vicuna_v1"],
     "default": TEMPLATES["v0"],
+    "llava_v0_mmtag": TEMPLATES["v0_mmtag"],
+    "llava_v1_mmtag": TEMPLATES["v1_mmtag"],
+    "llava_mistral_instruct": TEMPLATES["mistral_instruct"],
     "mistral_direct": TEMPLATES["chatml_direct"],
     "qwen_2": TEMPLATES["qwen_1_5"],
     "v0_plain": TEMPLATES["plain"],
@@ -240,98 +232,3 @@ def find_template(name: str) -> Template:
     if name not in TEMPLATES:
         raise ValueError(f"There is no template {name!r}: {nearest(name, list(TEMPLATES))}.")
     return TEMPLATES[name]
-
-
-def render(conversation: Conversation, template: Template | str, *, bos: bool = True) -> list[Segment]:
-    """Write a conversation as segments.
-
-    Ends with the generation prefix if the user spoke last; otherwise the conversation is complete, as for training.
-    Targets are exactly the assistant's words (with the space before them, where the template has one) and the end
-    token. Neighbouring words of one kind become one segment: text is cut only where a special token, a picture or
-    an answer begins, and there every tokenizer of the family cuts too.
-    Raises ValueError for an unknown template or a conversation that the template cannot hold.
-    """
-    if isinstance(template, str):
-        template = find_template(template)
-    _check(conversation, template)
-    segments: list[Segment] = [SpecialSegment("bos")] if bos else []
-    system = template.system if conversation.system is None else conversation.system
-    opening = _system(system, template) if system else []
-    if not template.system_in_turn:
-        segments, opening = segments + opening, []
-    for question, answer in template.examples:
-        segments += _marked(template.user, template) + [TextSegment(question)] + _marked(template.assistant, template)
-        segments += [replace(segment, target=False) for segment in _answer(answer, template)]
-    num_pictures = 0
-    for index, message in enumerate(conversation.messages):
-        if message.role == "user":
-            segments += _marked(template.between if index else "", template) + _marked(template.user, template)
-            segments += [*opening, *_said(message, template, num_pictures), *_marked(template.assistant, template)]
-            num_pictures += sum(isinstance(part, Picture) for part in message.parts)
-            opening = []
-        else:
-            segments += _answer("".join(part.text for part in message.parts), template)
-            segments += _marked(template.after_answer, template)
-    return list(_joined(segments))
-
-
-def _system(system: str, template: Template) -> list[Segment]:
-    before, after = _marked(template.system_prefix, template), _marked(template.system_suffix, template)
-    return [*before, TextSegment(system), *after]
-
-
-def _check(conversation: Conversation, template: Template) -> None:
-    if conversation.system and template.system is None:
-        raise ValueError("This template has no place for a system prompt; leave it out or choose another template.")
-    if template.max_messages is not None and len(conversation.messages) > template.max_messages:
-        raise ValueError(
-            f"This template holds {template.max_messages} messages and the conversation has "
-            f"{len(conversation.messages)}; choose another template, such as 'vicuna_v1'."
-        )
-    if not template.user_text and not conversation.pictures:
-        raise ValueError("This template leaves out what the user says and shows the picture only; there is none.")
-
-
-def _said(message: Message, template: Template, first_picture: int) -> Iterator[Segment]:
-    for part in message.parts:
-        if isinstance(part, Picture):
-            yield from _marked(template.picture_prefix, template)
-            yield PictureSegment(first_picture)
-            yield from _marked(template.picture_suffix, template)
-            first_picture += 1
-        elif template.user_text:
-            yield TextSegment(part.text)
-
-
-def _answer(words: str, template: Template) -> list[Segment]:
-    said = TextSegment(template.answer_prefix + words if words else "", target=True)
-    end: list[Segment] = [SpecialSegment("eos", target=True)] if template.answer_eos else []
-    return [said, *_marked(template.answer_suffix, template, target=True), *end]
-
-
-def _marked(text: str, template: Template, *, target: bool = False) -> list[Segment]:
-    """What the template itself writes: its tokens as tokens, the rest as text."""
-    pattern = "|".join(re.escape(marker) for marker in ("<s>", *template.markers))
-    segments: list[Segment] = []
-    for part in re.split(f"({pattern})", text):
-        if part == "<s>":
-            segments.append(SpecialSegment("bos", target))
-        elif part in template.markers:
-            segments.append(MarkerSegment(part, target))
-        else:
-            segments.append(TextSegment(part, target))
-    return segments
-
-
-def _joined(segments: list[Segment]) -> Iterator[Segment]:
-    """Neighbouring text of one kind as one segment, and no empty ones."""
-
-    def kind(segment: Segment) -> object:
-        return segment.target if isinstance(segment, TextSegment) else segment
-
-    for _, group in groupby((s for s in segments if not isinstance(s, TextSegment) or s.text), key=kind):
-        run = list(group)
-        if isinstance(run[0], TextSegment):
-            yield TextSegment("".join(segment.text for segment in run), run[0].target)
-        else:
-            yield from run
