@@ -86,9 +86,9 @@ def _disk_to_model(page: Page, model: str | Path) -> Loaded:
         "`config.json` is read into frozen, checked data. Which format it is in, its content says. (A foreign "
         "configuration would pass through `checkpoint/translate.py` or `checkpoint/translate_original.py` here, which "
         "share `checkpoint/sections.py`, the kinds of its values through `checkpoint/kinds.py`, its "
-        "list of canvases through `checkpoint/pinpoints.py`, its rotary positions "
-        "through `checkpoint/rope.py`, how to speak to it through `checkpoint/spoken.py`, and what an export of ours says "
-        "beside through `checkpoint/remarks.py`.)",
+        "list of canvases through `checkpoint/pinpoints.py`, its rotary positions through `checkpoint/rope.py`, how to "
+        "speak to it through `checkpoint/spoken.py`, and what an export of ours says beside through "
+        "`checkpoint/remarks.py`.)",
         f"format {file_format}",
         *(f"{name}: {value}" for name, value in config),
     )
@@ -256,7 +256,7 @@ def _to_text(page: Page, loaded: Loaded, conversation: Conversation, inputs: Inp
         f"finish_reason {completion.finish_reason}, prompt_tokens {len(completion.prompt_tokens)}, "
         f"image_tokens {completion.image_tokens}",
     )
-    text, stops = AnswerText(tokenizer, prefix=" ", stops=()), StopStrings(["###"])
+    text, stops = AnswerText(tokenizer, inputs.answer, ()), StopStrings(["###"])
     page.stop(
         "engine/answer_text.py engine/stopping.py",
         "Half a character is held back until it is whole, and what may become a stop string until it is clear.",

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable
+from copy import deepcopy
 from functools import cache
 
 import numpy as np
@@ -75,6 +77,24 @@ def make_loaded() -> Callable[..., Loaded]:
         return Loaded(model=model, tokenizer=tiny_tokenizer(), config=model.config, name="tiny")
 
     return make
+
+
+@pytest.fixture(scope="session")
+def chatml(make_loaded: Callable[..., Loaded]) -> Loaded:
+    """The tiny model with ChatML's two markers in its vocabulary; it likes to end its answers with one."""
+    plain = make_loaded()
+    spec = json.loads(plain.tokenizer.__reduce__()[1][0])
+    start = plain.tokenizer.size
+    markers = [
+        {**spec["added_tokens"][0], "id": start + at, "content": f"<|im_{name}|>"}
+        for at, name in enumerate(("start", "end"))
+    ]
+    spec["added_tokens"] += markers
+    tokenizer = Tokenizer(json.dumps(spec), plain.tokenizer.tokens)
+    config = plain.config.model_copy(update={"template": "chatml_direct"})
+    model = deepcopy(plain.model)
+    model.language.output_weight[start + 1] *= 2
+    return Loaded(model=model, tokenizer=tokenizer, config=config, name="chatml")
 
 
 @pytest.fixture

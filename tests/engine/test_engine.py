@@ -22,6 +22,7 @@ from llavakit.engine.request import Completion, Event
 from llavakit.engine.sampling import SamplingParams
 from llavakit.engine.stopping import first_stop
 from llavakit.processing.conversation import Conversation
+from llavakit.processing.processor import AnswerForm
 
 Draw = Callable[[int], Image.Image]
 SHORT = SamplingParams(max_tokens=12)
@@ -288,6 +289,45 @@ def test_the_stop_strings_of_the_template_count_too(
     with saying(monkeypatch, loaded, "A caption.\nAnd more"):
         completion = Engine(loaded).generate(Conversation().ask(picture(0)), template="plain")
     assert completion.text == "A caption." and completion.finish_reason == "stop"
+
+
+def test_a_marker_that_is_a_token_ends_an_answer_by_its_id(chatml: Loaded, picture: Draw) -> None:
+    engine, marker = Engine(chatml), chatml.tokenizer.marker("<|im_end|>")
+    lengths = []
+    for seed in range(12):
+        conversation = Conversation().ask(*([picture(0)] if seed % 2 else []), f"tell me {seed}")
+        params = SamplingParams(max_tokens=14, temperature=1.0, seed=seed)
+        completion = engine.generate(conversation, params)
+        inputs = chatml.processor(conversation)
+        assert list(completion.tokens) == expected_tokens(chatml, conversation, params)
+        assert inputs.answer.ends == (marker,) and marker not in completion.tokens
+        assert completion.finish_reason == ("stop" if len(completion.tokens) < 14 else "length")
+        # Without the marker among the ends, the naive loop goes on behind it.
+        on = reference.generate(
+            chatml.model, replace(inputs, answer=AnswerForm()), params, tokenizer_size=chatml.tokenizer.size
+        )
+        assert tuple(on[: len(completion.tokens)]) == completion.tokens
+        if marker in on:
+            assert on.index(marker) == len(completion.tokens)
+            lengths.append(len(completion.tokens))
+    assert len(set(lengths)) > 2, "the marker ended too few answers, so this test shows little"
+
+
+def test_what_stands_before_the_end_token_is_no_part_of_the_answer(
+    loaded: Loaded, spy: Spy, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Llama 2 and Mistral learned a space there, which the template writes again."""
+    engine, first = Engine(loaded), Conversation().ask("What is it?")
+    with saying(monkeypatch, loaded, " A  red circle. ") as answer:
+        *pieces, last = engine.stream(first, template="llava_llama_2")
+    assert last.completion is not None
+    assert last.completion.text == "A  red circle." == "".join(event.text for event in [*pieces, last])
+    with saying(monkeypatch, loaded, " Small. "):
+        again = engine.generate(first.answer(last.completion.text).ask("How large?"), template="llava_llama_2")
+    assert again.timings.cached_tokens == len(last.completion.prompt_tokens) + len(answer)
+    cut = SamplingParams(max_tokens=len(answer))
+    with saying(monkeypatch, loaded, " A  red circle. "):
+        assert engine.generate(first, cut, template="llava_llama_2").text == "A  red circle. ", "it could have gone on"
 
 
 def test_a_prompt_that_ends_in_a_picture_can_be_asked_again(loaded: Loaded, picture: Draw, spy: Spy) -> None:

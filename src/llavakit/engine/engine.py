@@ -21,7 +21,6 @@ from llavakit.engine.sampling import SamplingParams, forbidden_tokens, sample
 from llavakit.model import Images
 from llavakit.processing.conversation import Conversation
 from llavakit.processing.processor import Inputs
-from llavakit.processing.templates import find_template
 
 IMAGE_CACHE_BYTES = 256 * 2**20
 GREEDY = SamplingParams()
@@ -62,13 +61,10 @@ class Engine:
         started = perf_counter()
         if not conversation.messages or conversation.messages[-1].role != "user":
             raise ValueError("There is nothing to answer: the conversation has to end with a message of the user.")
-        style = find_template(template or self._config.template)
         inputs = self._processor(conversation, template=template)
         self._check_length(inputs)
-        text = AnswerText(self._tokenizer, prefix=style.answer_prefix, stops=params.stop + style.stop)
-        # An end marker that is a token never becomes text, where a stop string could find it.
-        ends = {*self._config.tokens.ends, *map(self._tokenizer.marker, style.stop)}
-        return self._answer(inputs, params, text, started, ends)
+        text = AnswerText(self._tokenizer, inputs.answer, params.stop)
+        return self._answer(inputs, params, text, started)
 
     def _nothing_computed(self) -> Computed:
         weight = self._model.language.output_weight
@@ -83,14 +79,12 @@ class Engine:
                 "or earlier messages."
             )
 
-    def _answer(
-        self, inputs: Inputs, params: SamplingParams, text: AnswerText, started: float, ends: set[int | None]
-    ) -> Iterator[Event]:
+    def _answer(self, inputs: Inputs, params: SamplingParams, text: AnswerText, started: float) -> Iterator[Event]:
         computed, self._computed = self._computed or self._nothing_computed(), None  # ours alone while we run
         timings, tokens, pieces = Timings(), list[int](), list[str]()
         room = min(params.max_tokens, self._config.language.max_positions - len(inputs.tokens))
         try:
-            for token in islice(self._tokens(computed, inputs, params, timings, started, ends), room):
+            for token in islice(self._tokens(computed, inputs, params, timings, started), room):
                 tokens.append(token)
                 pieces.append(text.put(token))
                 if text.stopped:
@@ -99,13 +93,14 @@ class Engine:
                     yield Event(pieces[-1])
         finally:
             self._computed = computed
-        last = pieces.pop() if text.stopped else text.finish()
+        is_ended = len(tokens) < room
+        last = pieces.pop() if text.stopped else text.finish(is_ended=is_ended)
         completion = Completion(
             text="".join(pieces) + last,
             prompt_tokens=tuple(inputs.tokens),
             tokens=tuple(tokens),
             image_tokens=_num_image_tokens(inputs),
-            finish_reason="stop" if text.stopped or len(tokens) < room else "length",
+            finish_reason="stop" if text.stopped or is_ended else "length",
             timings=timings,
         )
         yield Event(last, completion)
@@ -117,11 +112,11 @@ class Engine:
         params: SamplingParams,
         timings: Timings,
         started: float,
-        ends: set[int | None],
     ) -> Iterator[int]:
-        """Tokens without end, but for the end token; each is computed only when the next one is asked for."""
+        """Tokens without end, but for an end token; each is computed only when the next one is asked for."""
         logits = self._prefill(computed, inputs, timings)
         history, generator = list(inputs.tokens), params.generator()
+        ends = {*self._config.tokens.ends, *inputs.answer.ends}
         token = sample(logits, params, generator, history)
         timings.first_token_ms = _ms_since(started)
         while token not in ends:

@@ -11,7 +11,7 @@ from llavakit.processing.processor import Inputs
 
 @torch.inference_mode()
 def generate(model: Llava, inputs: Inputs, params: SamplingParams, *, tokenizer_size: int) -> list[int]:
-    """The tokens of the answer, without the end token: until that, `max_tokens`, or the end of the context.
+    """The tokens of the answer, without an end token: until that, `max_tokens`, or the end of the context.
 
     Stop strings concern text and are not looked at.
     """
@@ -29,7 +29,7 @@ def generate(model: Llava, inputs: Inputs, params: SamplingParams, *, tokenizer_
         hidden = model(row, images, positions)
         logits = model.language.logits(hidden[0, -1]).float().cpu()
         token = sample(logits.masked_fill(forbidden, -torch.inf), params, generator, history=tokens)
-        if token in model.config.tokens.ends:
+        if token in (*model.config.tokens.ends, *inputs.answer.ends):
             break
         tokens.append(token)
     return tokens[len(inputs.tokens) :]

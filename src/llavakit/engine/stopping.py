@@ -26,7 +26,7 @@ class StopStrings:
         cut = first_stop(text, self._stops)
         self.stopped = cut is not None
         if cut is None:
-            cut = len(text) - self._num_held(text)
+            cut = len(text) - num_begun(text, self._stops)
             self._held = text[cut:]
         return text[:cut]
 
@@ -34,10 +34,11 @@ class StopStrings:
         """No more text will come: returns what was held back without becoming a stop string."""
         return "" if self.stopped else self._held
 
-    def _num_held(self, text: str) -> int:
-        """Length of the longest end of `text` that begins a stop string."""
-        longest = min(len(text), max(map(len, self._stops), default=1) - 1)
-        return next((n for n in range(longest, 0, -1) if any(s.startswith(text[-n:]) for s in self._stops)), 0)
+
+def num_begun(text: str, strings: Sequence[str]) -> int:
+    """Length of the longest end of `text` with which one of the strings begins."""
+    longest = min(len(text), max(map(len, strings), default=0))
+    return next((n for n in range(longest, 0, -1) if any(s.startswith(text[-n:]) for s in strings)), 0)
 
 
 def first_stop(text: str, stops: Sequence[str]) -> int | None:

@@ -16,8 +16,23 @@ from llavakit.processing.conversation import Conversation
 from llavakit.processing.image import open_image, preprocess
 from llavakit.processing.rendering import render
 from llavakit.processing.segments import MarkerSegment, PictureSegment, Segment, SpecialSegment, TextSegment
+from llavakit.processing.templates import Template, find_template
 from llavakit.processing.tiles import preprocess_tiles
 from llavakit.processing.tokenizer import Tokenizer
+
+
+@dataclass(frozen=True)
+class AnswerForm:
+    """What stands around an answer: the template's, so no part of the words.
+
+    An answer begins with `prefix`. Beside the end token, one of the ids `ends` or the strings `stop` ends it; `suffix`
+    stands before the end token.
+    """
+
+    prefix: str = ""
+    suffix: str = ""
+    ends: tuple[int, ...] = ()
+    stop: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -26,7 +41,7 @@ class Inputs:
 
     `targets[i]` is True where token i is to be learned. `spans` are the half-open ranges of each picture's
     placeholders, and `sizes` are (width, height) of each upright picture. `pixels` are all views of all pictures
-    behind one another, or None without a picture.
+    behind one another, or None without a picture. `answer` is how the template frames what is to come.
     """
 
     tokens: list[int]
@@ -34,6 +49,7 @@ class Inputs:
     pixels: Float[Tensor, "views 3 size size"] | None
     spans: list[tuple[int, int]]
     sizes: list[tuple[int, int]]
+    answer: AnswerForm = AnswerForm()
 
 
 class Processor:
@@ -50,13 +66,12 @@ class Processor:
 
     def __call__(self, conversation: Conversation, *, template: str | None = None) -> Inputs:
         """The whole way; `template` is that of the model unless named. Raises ValueError for an unknown one."""
-        segments = render(conversation, self.config.template if template is None else template)
+        style = find_template(self.config.template if template is None else template)
+        segments = render(conversation, style)
         pictures = [open_image(picture) for picture in conversation.pictures]
         inputs = self.tokenize_segments(segments, [picture.size for picture in pictures])
-        if not pictures:
-            return inputs
         views = [self.pixels(picture, among=len(pictures)) for picture in pictures]
-        return replace(inputs, pixels=torch.cat(views))
+        return replace(inputs, pixels=torch.cat(views) if views else None, answer=self._answer_form(style))
 
     def tokenize_segments(self, segments: Sequence[Segment], sizes: Sequence[tuple[int, int]]) -> Inputs:
         """Segments to ids, without pixels; `sizes` are (width, height) of the upright pictures."""
@@ -90,6 +105,12 @@ class Processor:
             tokens += ids
             targets += [target] * len(ids)
         return Inputs(tokens, targets, None, spans, list(sizes))
+
+    def _answer_form(self, style: Template) -> AnswerForm:
+        # An end marker that is a token never becomes text, where a stop string could find it.
+        ends = tuple(id for id in map(self.tokenizer.marker, style.stop) if id is not None)
+        suffix = "" if style.stop else style.answer_suffix
+        return AnswerForm(style.answer_prefix, suffix, ends, style.stop)
 
     def pixels(self, image: Image.Image, *, among: int = 1) -> Float[Tensor, "views 3 size size"]:
         """The views of one picture `among` so many of a conversation, of any mode and turned upright first."""
