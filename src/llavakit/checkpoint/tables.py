@@ -110,3 +110,43 @@ TOWER_LAYOUTS = (_tower("vision_model."), _tower(""))
 def unused_layers(vision: VisionConfig) -> Table:
     """Rows, in our own names, for the tower layers behind the one LLaVA reads."""
     return tuple(Row(f"vision.layers.{index}.*", None) for index in range(vision.num_used_layers, vision.num_layers))
+
+
+def _both(theirs: str, ours: str) -> Table:
+    """The weight and the bias of one layer."""
+    return tuple(Row(f"{theirs}.{leaf}", f"{ours}.{leaf}") for leaf in ("weight", "bias"))
+
+
+# llama.cpp's names, in its file of the language model.
+GGUF_LANGUAGE: Table = (
+    Row("token_embd.weight", "language.embed_tokens.weight"),
+    Row("output_norm.weight", "language.norm.weight"),
+    Row("output.weight", "language.lm_head.weight"),
+    Row("blk.*.attn_norm.weight", "language.layers.*.input_layernorm.weight"),
+    *_both("blk.*.attn_q", "language.layers.*.self_attn.q_proj"),
+    *_both("blk.*.attn_k", "language.layers.*.self_attn.k_proj"),
+    *_both("blk.*.attn_v", "language.layers.*.self_attn.v_proj"),
+    Row("blk.*.attn_output.weight", "language.layers.*.self_attn.o_proj.weight"),
+    Row("blk.*.ffn_norm.weight", "language.layers.*.post_attention_layernorm.weight"),
+    Row("blk.*.ffn_gate.weight", "language.layers.*.mlp.gate_proj.weight"),
+    Row("blk.*.ffn_up.weight", "language.layers.*.mlp.up_proj.weight"),
+    Row("blk.*.ffn_down.weight", "language.layers.*.mlp.down_proj.weight"),
+)
+
+# And in that of the tower; it calls the projector's two layers mm.0 and mm.2.
+GGUF_VISION: Table = (
+    Row("v.class_embd", "vision.embeddings.class_embedding"),
+    *_both("v.patch_embd", "vision.embeddings.patch_embedding"),
+    Row("v.position_embd.weight", "vision.embeddings.position_embedding.weight"),
+    *_both("v.pre_ln", "vision.pre_layrnorm"),
+    *_both("v.blk.*.ln1", "vision.layers.*.layer_norm1"),
+    *_both("v.blk.*.ln2", "vision.layers.*.layer_norm2"),
+    *_both("v.blk.*.attn_q", "vision.layers.*.self_attn.q_proj"),
+    *_both("v.blk.*.attn_k", "vision.layers.*.self_attn.k_proj"),
+    *_both("v.blk.*.attn_v", "vision.layers.*.self_attn.v_proj"),
+    *_both("v.blk.*.attn_out", "vision.layers.*.self_attn.out_proj"),
+    # The wrong way round, as in every file for LLaVA since the first: llama.cpp turns them by their shapes.
+    *_both("v.blk.*.ffn_down", "vision.layers.*.mlp.fc1"),
+    *_both("v.blk.*.ffn_up", "vision.layers.*.mlp.fc2"),
+    Row("model.image_newline", "image_newline"),
+)

@@ -250,6 +250,13 @@ def _without_prefix(spec: dict[str, Any]) -> dict[str, Any]:
     }
 
 
+def usable_merges(spec: dict[str, Any]) -> list[tuple[str, str]]:
+    """The pairs a tokenizer.json joins, best first, without those that would spell an added token or a byte token."""
+    forbidden = {token["content"] for token in spec["added_tokens"]}
+    pairs = (tuple(merge.split(" ") if isinstance(merge, str) else merge) for merge in spec["model"]["merges"])
+    return [pair for pair in pairs if (whole := "".join(pair)) not in forbidden and not _BYTE_TOKEN.fullmatch(whole)]
+
+
 def _backend(spec: dict[str, Any]) -> tokenizers.Tokenizer:
     """The library's tokenizer, without a way from text to an added token or a byte token.
 
@@ -259,14 +266,7 @@ def _backend(spec: dict[str, Any]) -> tokenizers.Tokenizer:
     added = [{**token, "special": True} for token in spec["added_tokens"]]
     model = spec["model"]
     if "merges" in model:
-        forbidden = {token["content"] for token in added}
-        merges = [
-            merge
-            for merge in model["merges"]
-            if (whole := "".join(merge.split(" ") if isinstance(merge, str) else merge)) not in forbidden
-            and not _BYTE_TOKEN.fullmatch(whole)
-        ]
-        model = {**model, "merges": merges}
+        model = {**model, "merges": usable_merges(spec)}
     backend = tokenizers.Tokenizer.from_str(json.dumps({**spec, "added_tokens": added, "model": model}))
     backend.encode_special_tokens = True
     backend.no_truncation()
