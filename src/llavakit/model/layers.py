@@ -79,12 +79,18 @@ def rotary_angles(
     positions: Int[Tensor, "batch seq"], *, head_dim: int, theta: float, scaling: RopeScaling | None = None
 ) -> tuple[Float[Tensor, "batch 1 seq head_dim"], Float[Tensor, "batch 1 seq head_dim"]]:
     """Cosine and sine of each position's angles (Su et al. 2021), in float32."""
-    frequencies = theta ** (-torch.arange(0, head_dim, 2, device=positions.device, dtype=torch.float32) / head_dim)
-    if scaling is not None:
-        frequencies = _slowed(frequencies, scaling)
+    frequencies = rotary_frequencies(head_dim, theta=theta, scaling=scaling, device=positions.device)
     angles = positions[:, None, :, None].float() * frequencies
     angles = torch.cat((angles, angles), dim=-1)
     return angles.cos(), angles.sin()
+
+
+def rotary_frequencies(
+    head_dim: int, *, theta: float, scaling: RopeScaling | None = None, device: torch.device | str = "cpu"
+) -> Float[Tensor, " pairs"]:
+    """How far each pair of channels turns from one position to the next, in radians."""
+    frequencies = theta ** (-torch.arange(0, head_dim, 2, device=device, dtype=torch.float32) / head_dim)
+    return frequencies if scaling is None else _slowed(frequencies, scaling)
 
 
 def _slowed(frequencies: Float[Tensor, " pairs"], scaling: RopeScaling) -> Float[Tensor, " pairs"]:

@@ -18,7 +18,7 @@ import torch
 from PIL import Image, ImageOps
 from torch.nn import functional as F
 
-from llavakit.checkpoint.contents import NO_PARTS, read_contents
+from llavakit.checkpoint.contents import NO_PARTS, Parts, read_contents
 from llavakit.checkpoint.gguf.write import write_gguf
 from llavakit.checkpoint.load import Loaded, load, locate, tokenizer_of
 from llavakit.data.scenes import draw, sample_scene
@@ -207,3 +207,35 @@ def test_quantised_models_say_mostly_the_same(
     said = [[token for token, _ in answers(theirs, asked, seen(ours, asked.picture), eos)] for asked in questions]
     wanted = [[*asked.answer, eos][: PARAMS.max_tokens] for asked in questions]
     assert sum(map(list.__eq__, said, wanted)) >= same * len(questions)
+
+
+@pytest.mark.parametrize(
+    ("folder", "tower"),
+    [
+        ("hf/checkpoints/llava-llama", None),
+        ("hf/checkpoints/llava-next-mistral", None),
+        ("hf/checkpoints/llava-qwen2", None),
+        ("checkpoints/v16-anyres-mistral", "checkpoints/openai/clip-tiny-patch14-84-d"),
+        ("checkpoints/v16-anyres-vicuna", "checkpoints/openai/clip-tiny-patch14-56-c"),
+    ],
+)
+def test_models_of_the_family(
+    folder: str, tower: str | None, fixtures: Path, open_llama_cpp: Callable[[Path, Path], Any], tmp_path: Path
+) -> None:
+    parts = Parts(tower and fixtures / tower)
+    contents = read_contents(fixtures / folder, parts)
+    tokenizer = tokenizer_of(fixtures / folder, parts, contents.config)
+    write_gguf(contents.config, contents.tensors, tokenizer, tmp_path, name="m")
+    theirs = open_llama_cpp(tmp_path / "m-f16.gguf", tmp_path / "mmproj-m-f16.gguf")
+    rng = random.Random(0)
+    letters = "abcdefghij klmnopqrstuvwxyz  ABCUSER:.,!?'\"0123456789\n\té漢🙂"
+    texts = ["".join(rng.choices(letters, k=rng.randint(1, 50))) for _ in range(500)]
+    texts += ["USER: What is it?\nAnswer. ASSISTANT: A cat.", " two  three ", "I'm we'll 12345"]
+    for text in texts:
+        assert theirs.tokenize(text) == tokenizer.tokenize(text), text
+    ids = tokenizer.tokenize("USER: What do you see in this picture? ASSISTANT:")
+    model = load(fixtures / folder, parts=parts).model
+    with torch.inference_mode():
+        hidden = model.language(model.language.embed(torch.tensor([ids])), torch.arange(len(ids))[None])
+        expected = model.language.logits(hidden[0, -1]).numpy()
+    assert np.abs(theirs.begin(ids) - expected).max() < NOISE

@@ -79,6 +79,15 @@ def test_a_model_without_a_begin_token(tokenizer: Tokenizer) -> None:
     assert "tokenizer.ggml.bos_token_id" not in metadata
 
 
+def test_several_tokens_that_end_an_answer(tokenizer: Tokenizer) -> None:
+    several = Tokenizer(tokenizer.source, SpecialTokens(eos=2, also_ends=(0, 5, 9, 10), image=3))
+    said = vocabulary(several, 264)
+    assert said.metadata["tokenizer.ggml.eot_token_id"] == 0
+    assert said.metadata["tokenizer.ggml.eom_token_id"] == 5
+    tokens = said.metadata["tokenizer.ggml.tokens"]
+    assert said.remarks == (f"llama.cpp may not end an answer at {tokens[9]!r}, {tokens[10]!r}",)
+
+
 def with_words(tokenizer: Tokenizer, pattern: str, **model: Any) -> Tokenizer:
     """The tokenizer with words cut by another pattern."""
     split = pre_tokenizers.Split(Regex(pattern), "isolated")

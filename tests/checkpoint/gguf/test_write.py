@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import weakref
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import gguf
 import numpy as np
 import pytest
 import torch
+from PIL import Image
 from torch.nn import functional as F
 from transformers import AutoConfig, AutoModelForCausalLM, PreTrainedModel
 from transformers.modeling_gguf_pytorch_utils import load_gguf_checkpoint
@@ -19,8 +22,18 @@ from llavakit.checkpoint.contents import read_contents
 from llavakit.checkpoint.gguf.write import write_gguf
 from llavakit.checkpoint.reader import StoredTensor, Tensors
 from llavakit.checkpoint.save import save
-from llavakit.config import LanguageConfig, LlavaConfig, ProjectorConfig, SpecialTokens, TilingConfig, VisionConfig
-from llavakit.model import Llava
+from llavakit.config import (
+    LanguageConfig,
+    LlavaConfig,
+    ProjectorConfig,
+    RopeScaling,
+    SpecialTokens,
+    TilingConfig,
+    VisionConfig,
+)
+from llavakit.model import Images, Llava
+from llavakit.model.layers import rotary_angles
+from llavakit.processing.image import preprocess
 from llavakit.processing.tokenizer import Tokenizer
 
 CONFIG = LlavaConfig(
@@ -211,6 +224,30 @@ def test_biased_heads_of_another_width_are_a_llama(tokenizer: Tokenizer, tmp_pat
     assert np.array_equal(tensors["blk.0.attn_k.bias"], interleaved(bias, 2))
 
 
+LLAMA_3 = RopeScaling(kind="llama3", factor=8, low_freq_factor=1, high_freq_factor=4, original_positions=32)
+
+
+@pytest.mark.parametrize("scaling", [RopeScaling(kind="linear", factor=4), LLAMA_3])
+@pytest.mark.parametrize("bias", [True, False])
+def test_slowed_rotary_positions(scaling: RopeScaling, bias: bool, tokenizer: Tokenizer, tmp_path: Path) -> None:
+    model = made(changed(language={"rope_scaling": scaling, "qkv_bias": bias}))
+    metadata, tensors, _ = read(write(model, tokenizer, tmp_path)[0])
+    name = metadata["general.architecture"]
+    if scaling.kind == "linear":
+        assert name == ("qwen2" if bias else "llama")
+        assert (metadata[f"{name}.rope.scaling.type"], metadata[f"{name}.rope.scaling.factor"]) == ("linear", 4)
+        assert "rope_freqs.weight" not in tensors
+        return
+    # Only its `llama` reads factors. Angles with them are those that we turn by.
+    assert name == "llama"
+    assert "llama.rope.scaling.type" not in metadata
+    frequencies = 10000.0 ** (-np.arange(8) / 8) / tensors["rope_freqs.weight"]
+    positions = torch.arange(100)[None]
+    cosines, _ = rotary_angles(positions, head_dim=16, theta=10000.0, scaling=scaling)
+    assert np.allclose(np.cos(np.arange(100)[:, None] * frequencies), cosines[0, 0, :, :8], atol=1e-4)
+    assert 1 < tensors["rope_freqs.weight"].max() <= 8
+
+
 def q8_0(block: list[float]) -> list[float]:
     scale = max(map(abs, block)) / 127
     stored_scale = float(np.float16(scale))
@@ -290,6 +327,22 @@ def test_every_projector_can_be_said(kind: str, bias: bool, tokenizer: Tokenizer
         assert torch.allclose(mm(tensors, features), model.projector(features), atol=1e-5 if kind == "linear" else 5e-3)
 
 
+SIGLIP = {"class_token": False, "pre_norm": False, "patch_bias": True, "activation": "gelu_tanh"}
+
+
+def test_siglip(tokenizer: Tokenizer, tmp_path: Path) -> None:
+    """No class vector, no first norm, patches with a bias, and pixels left over."""
+    model = made(changed(vision=SIGLIP | {"image_size": 30}).model_copy(update={"resize_mode": "stretch"}))
+    (remark,) = write_gguf(model.config, stored(model), tokenizer, tmp_path, name="m")
+    assert remark == "llama.cpp pads pictures to a square, where this model was trained to see them pulled into shape"
+    metadata, tensors, _ = read(tmp_path / "mmproj-m-f16.gguf")
+    assert metadata["clip.use_gelu"] is True
+    assert not {"v.class_embd", "v.pre_ln.weight"} & tensors.keys()
+    bias = model.state_dict()["vision.embeddings.patch_embedding.bias"].numpy()
+    assert np.array_equal(tensors["v.patch_embd.bias"], bias)
+    assert tensors["v.position_embd.weight"].shape == (4, 32)
+
+
 def test_tiles(tokenizer: Tokenizer, tmp_path: Path) -> None:
     tiling = TilingConfig(pinpoints=[(28, 56), (56, 28)])
     model = made(CONFIG.model_copy(update={"resize_mode": "anyres", "tiling": tiling}))
@@ -367,3 +420,31 @@ def test_a_folder_of_any_type_of_numbers(tokenizer: Tokenizer, tmp_path: Path) -
 def test_a_chat_template_is_kept(tokenizer: Tokenizer, tmp_path: Path) -> None:
     write_gguf(CONFIG, stored(made(CONFIG)), tokenizer, tmp_path, name="m", chat_template="{{ messages }}")
     assert read(tmp_path / "m-f16.gguf")[0]["tokenizer.chat_template"] == "{{ messages }}"
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"language": {"qkv_bias": True}},
+        {"language": {"tie_embeddings": True, "rope_scaling": RopeScaling(kind="linear", factor=4)}},
+        {"language": {"rope_scaling": LLAMA_3}},
+        {"projector": {"kind": "linear"}},
+        {"projector": {"bias": False}},
+    ],
+)
+def test_llama_cpp_computes_every_kind(
+    changes: dict, open_llama_cpp: Callable[[Path, Path], Any], tokenizer: Tokenizer, tmp_path: Path
+) -> None:
+    """With SigLIP's tower: test_llama_cpp.py has CLIP's, which not every llama.cpp reads rightly."""
+    model = made(changed(**{"vision": SIGLIP} | changes))
+    theirs = open_llama_cpp(*write(model, tokenizer, tmp_path))
+    ids = [*range(40, 120)]
+    pixels = torch.randint(256, (28, 28, 3), generator=torch.Generator().manual_seed(1), dtype=torch.uint8)
+    picture = Image.fromarray(pixels.numpy())
+    view = torch.from_numpy(preprocess(picture, model.config.vision, "pad"))[None]
+    with torch.inference_mode():
+        hidden = model.language(model.language.embed(torch.tensor([ids])), torch.arange(80)[None])
+        scores = model.language.logits(hidden[0, -1]).numpy()
+        seen = model.encode_images(Images(pixels=view)).numpy()
+    assert np.abs(theirs.begin(ids) - scores).max() < 0.02 * scores.std()
+    assert np.abs(theirs.encode(picture) - seen).max() < 0.02 * seen.std()

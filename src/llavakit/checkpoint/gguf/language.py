@@ -13,6 +13,7 @@ from llavakit.checkpoint.reader import StoredTensor, Tensors
 from llavakit.checkpoint.rename import rename_back
 from llavakit.checkpoint.tables import GGUF_LANGUAGE
 from llavakit.config import LanguageConfig
+from llavakit.model.layers import rotary_frequencies
 
 Precision = Literal["f16", "q8_0", "q4_0"]
 
@@ -21,14 +22,21 @@ _BLOCK = 32  # numbers that share a scale, all in one row
 
 
 def arch(config: LanguageConfig) -> str:
-    """`qwen2` is `llama` with biases and our own rotary convention, for heads that make up the whole width."""
-    plain = config.num_heads * config.head_dim == config.hidden_size
+    """`qwen2` is `llama` with biases and our own rotary convention, for heads that make up the whole width.
+
+    What it has no word for, `llama` has, biases too.
+    """
+    plain = config.num_heads * config.head_dim == config.hidden_size and not _has_factors(config)
     return "qwen2" if config.qkv_bias and plain else "llama"
+
+
+def _has_factors(config: LanguageConfig) -> bool:
+    return config.rope_scaling is not None and config.rope_scaling.kind == "llama3"
 
 
 def metadata(config: LanguageConfig) -> dict[str, Value]:
     name = arch(config)
-    return {
+    described: dict[str, Value] = {
         f"{name}.vocab_size": config.vocab_size,
         f"{name}.context_length": config.max_positions,
         f"{name}.embedding_length": config.hidden_size,
@@ -42,12 +50,25 @@ def metadata(config: LanguageConfig) -> dict[str, Value]:
         f"{name}.rope.dimension_count": config.head_dim,
         f"{name}.rope.freq_base": config.rope_theta,
     }
+    if config.rope_scaling is not None and config.rope_scaling.kind == "linear":
+        described[f"{name}.rope.scaling.type"] = "linear"
+        described[f"{name}.rope.scaling.factor"] = config.rope_scaling.factor
+    return described
 
 
 def entries(config: LanguageConfig, tensors: Tensors, precision: Precision) -> list[Entry]:
     """The tensors by llama.cpp's names, in the precision that each is to have."""
     ours = {name: tensor for name, tensor in tensors.items() if name.startswith("language.")}
-    return [_entry(name, tensor, config, precision) for name, tensor in ours.items()]
+    found = [_entry(name, tensor, config, precision) for name, tensor in ours.items()]
+    if _has_factors(config):
+        found.append(Entry("rope_freqs.weight", (config.head_dim // 2,), Type.F32, partial(_factors, config)))
+    return found
+
+
+def _factors(config: LanguageConfig) -> np.ndarray:
+    """By how much each pair of channels turns slower than without scaling."""
+    plain = rotary_frequencies(config.head_dim, theta=config.rope_theta)
+    return (plain / rotary_frequencies(config.head_dim, theta=config.rope_theta, scaling=config.rope_scaling)).numpy()
 
 
 def _entry(name: str, tensor: StoredTensor, config: LanguageConfig, precision: Precision) -> Entry:

@@ -29,6 +29,10 @@ _WORDS = {
 }
 
 
+# GGUF's words for what ends an answer beside the end token: of a turn, of a message.
+_ENDS = ("eot", "eom")
+
+
 @dataclass(frozen=True)
 class Vocabulary:
     """The entries of a GGUF file, and in which texts llama.cpp will see other tokens than we do."""
@@ -48,17 +52,20 @@ def vocabulary(tokenizer: Tokenizer, size: int) -> Vocabulary:
         raise _refusal(f"is of type {spec['model']['type']}, and only BPE can be written")
     kind = _byte_level if spec["decoder"]["type"] == "ByteLevel" else _sentencepiece
     described = kind(spec, _pieces(spec, size))
-    ids = {name: id for name, id in tokenizer.tokens if name in ("bos", "eos", "pad") and id is not None}
+    special = tokenizer.tokens
+    ids = {"bos": special.bos, "eos": special.eos, "padding": special.pad}
+    ids |= dict(zip(_ENDS, special.also_ends, strict=False))
+    remarks = list(described.remarks)
+    if unsaid := special.also_ends[len(_ENDS) :]:
+        names = ", ".join(repr(described.metadata["tokenizer.ggml.tokens"][id]) for id in unsaid)
+        remarks.append(f"llama.cpp may not end an answer at {names}")
     metadata: dict[str, Value] = {
         **described.metadata,
-        **{f"tokenizer.ggml.{_NAMES[name]}_token_id": id for name, id in ids.items()},
-        "tokenizer.ggml.add_bos_token": "bos" in ids,
+        **{f"tokenizer.ggml.{name}_token_id": id for name, id in ids.items() if id is not None},
+        "tokenizer.ggml.add_bos_token": special.bos is not None,
         "tokenizer.ggml.add_eos_token": False,
     }
-    return Vocabulary(metadata, described.remarks)
-
-
-_NAMES = {"bos": "bos", "eos": "eos", "pad": "padding"}
+    return Vocabulary(metadata, tuple(remarks))
 
 
 def _pieces(spec: Mapping[str, Any], size: int) -> list[tuple[str, TokenType]]:

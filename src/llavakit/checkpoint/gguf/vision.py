@@ -19,6 +19,8 @@ from llavakit.config import CLIP_MEAN, LlavaConfig
 
 ARCH = "clip"
 
+_TRAINED = {"square": "on their middle", "stretch": "to see them pulled into shape"}
+
 
 def metadata(config: LlavaConfig) -> dict[str, Value]:
     """Raises `CheckpointError` for a tower that llama.cpp cannot read from."""
@@ -56,19 +58,23 @@ def metadata(config: LlavaConfig) -> dict[str, Value]:
 
 def remarks(config: LlavaConfig) -> list[str]:
     """Where llama.cpp will see another picture than we do, whatever the files say."""
-    said = [
-        "llama.cpp since May 2025 puts the class vector behind the patches and reads everything one place off "
-        "(ggml-org/llama.cpp issue 25814): its answers about pictures are worse than ours until that is mended"
-    ]
+    said = []
+    if config.vision.class_token:
+        said.append(
+            "llama.cpp since May 2025 puts the class vector behind the patches and reads everything one place off "
+            "(ggml-org/llama.cpp issue 25814): its answers about pictures are worse than ours until that is mended"
+        )
     if config.tiling and config.tiling.merge != "flat":
         merge = config.tiling.merge
         said.append(f"llama.cpp lays tiles one behind the other, where this model was trained with merge {merge!r}")
-    if config.resize_mode == "square":
-        said.append("llama.cpp pads pictures to a square, and this model was trained on their middle")
+    if config.resize_mode in _TRAINED:
+        said.append(f"llama.cpp pads pictures to a square, where this model was trained {_TRAINED[config.resize_mode]}")
     if config.resize_mode == "pad" and config.vision.image_mean != CLIP_MEAN:
-        said.append("llama.cpp pads with the mean colour of CLIP, and this model was trained with another")
+        said.append("llama.cpp pads with the mean colour of CLIP, where this model was trained with another")
     if config.tokens.image_start is not None:
-        said.append("llama.cpp puts no tokens around a picture, as this model was trained: the prompt has to")
+        said.append(
+            "llama.cpp puts no tokens around a picture, where this model was trained with them: the prompt has to"
+        )
     return said
 
 
