@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ctypes
 import importlib
+import importlib.metadata
 import io
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -77,6 +78,7 @@ class LlamaCpp:
     """A model in llama.cpp: our own prompts go in as ids and pictures, and logits come out."""
 
     def __init__(self, library: ModuleType, silent: object, language: Path, mmproj: Path) -> None:
+        self.name = f"llama-cpp-python {importlib.metadata.version('llama-cpp-python')}"
         self._library = library
         self._model = library.llama_model_load_from_file(str(language).encode(), library.llama_model_default_params())
         assert self._model, f"llama.cpp does not open {language}"

@@ -205,7 +205,9 @@ def in_transformers(path: Path) -> PreTrainedModel:
 
 @pytest.mark.parametrize("tie", [True, False])
 @pytest.mark.parametrize("bias", [True, False])
-def test_transformers_reads_the_language_model(tie: bool, bias: bool, tokenizer: Tokenizer, tmp_path: Path) -> None:
+def test_transformers_reads_the_language_model(
+    tie: bool, bias: bool, tokenizer: Tokenizer, tmp_path: Path, compared: Any
+) -> None:
     model = made(changed(language={"tie_embeddings": tie, "qkv_bias": bias}))
     language, _ = write(model, tokenizer, tmp_path)
     theirs = in_transformers(language)
@@ -213,7 +215,14 @@ def test_transformers_reads_the_language_model(tie: bool, bias: bool, tokenizer:
     ids = torch.arange(40, 60)[None]
     with torch.inference_mode():
         hidden = model.language(model.language.embed(ids), torch.arange(20)[None])
-        assert torch.allclose(theirs(ids).logits, model.language.logits(hidden), atol=1e-4)
+        compared.close(
+            model.language.logits(hidden),
+            theirs(ids).logits,
+            subject=f"gguf, random {theirs.config.model_type} in F16",
+            stage="logits",
+            oracle="transformers",
+            atol=1e-4,
+        )
 
 
 def test_biased_heads_of_another_width_are_a_llama(tokenizer: Tokenizer, tmp_path: Path) -> None:
@@ -433,7 +442,7 @@ def test_a_chat_template_is_kept(tokenizer: Tokenizer, tmp_path: Path) -> None:
     ],
 )
 def test_llama_cpp_computes_every_kind(
-    changes: dict, open_llama_cpp: Callable[[Path, Path], Any], tokenizer: Tokenizer, tmp_path: Path
+    changes: dict, open_llama_cpp: Callable[[Path, Path], Any], tokenizer: Tokenizer, tmp_path: Path, compared: Any
 ) -> None:
     """With SigLIP's tower: test_llama_cpp.py has CLIP's, which not every llama.cpp reads rightly."""
     model = made(changed(**{"vision": SIGLIP} | changes))
@@ -446,5 +455,7 @@ def test_llama_cpp_computes_every_kind(
         hidden = model.language(model.language.embed(torch.tensor([ids])), torch.arange(80)[None])
         scores = model.language.logits(hidden[0, -1]).numpy()
         seen = model.encode_images(Images(pixels=view)).numpy()
-    assert np.abs(theirs.begin(ids) - scores).max() < 0.02 * scores.std()
-    assert np.abs(theirs.encode(picture) - seen).max() < 0.02 * seen.std()
+    about = {"subject": "gguf, random models with SigLIP's tower in F16", "oracle": theirs.name}
+    compared.close(scores, theirs.begin(ids), stage="logits", atol=0.02 * float(scores.std()), **about)
+    atol = 0.02 * float(seen.std())
+    compared.close(seen, theirs.encode(picture), stage="projected features", atol=atol, **about)
