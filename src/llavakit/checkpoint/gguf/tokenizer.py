@@ -28,7 +28,6 @@ _WORDS = {
     (_CONTRACTIONS + r"\p{N}" + _REST, False): "qwen2",
 }
 
-
 # GGUF's words for what ends an answer beside the end token: of a turn, of a message.
 _ENDS = ("eot", "eom")
 
@@ -51,7 +50,7 @@ def vocabulary(tokenizer: Tokenizer, size: int) -> Vocabulary:
     if spec["model"].get("type", "BPE") != "BPE":
         raise _refusal(f"is of type {spec['model']['type']}, and only BPE can be written")
     kind = _byte_level if spec["decoder"]["type"] == "ByteLevel" else _sentencepiece
-    described = kind(spec, _pieces(spec, size))
+    described = kind(spec, _pieces(spec, tokenizer, size))
     special = tokenizer.tokens
     ids = {"bos": special.bos, "eos": special.eos, "padding": special.pad}
     ids |= dict(zip(_ENDS, special.also_ends, strict=False))
@@ -68,16 +67,20 @@ def vocabulary(tokenizer: Tokenizer, size: int) -> Vocabulary:
     return Vocabulary(metadata, tuple(remarks))
 
 
-def _pieces(spec: Mapping[str, Any], size: int) -> list[tuple[str, TokenType]]:
+def _pieces(spec: Mapping[str, Any], tokenizer: Tokenizer, size: int) -> list[tuple[str, TokenType]]:
     """Every row's token and kind."""
     pieces = [(f"[PAD{id}]", TokenType.UNUSED) for id in range(size)]
-    unknown = spec["model"].get("unk_token")
+    has_bytes, unknown = spec["model"].get("byte_fallback"), spec["model"].get("unk_token")
     for text, id in spec["model"]["vocab"].items():
-        is_byte = spec["model"].get("byte_fallback") and len(text) == 6 and text.startswith("<0x")
+        is_byte = has_bytes and len(text) == 6 and text.startswith("<0x")
         pieces[id] = (text, TokenType.BYTE if is_byte else TokenType.NORMAL)
     for token in spec["added_tokens"]:
-        kind = TokenType.CONTROL if token["special"] else TokenType.USER_DEFINED
-        pieces[token["id"]] = (token["content"], TokenType.UNKNOWN if token["content"] == unknown else kind)
+        pieces[token["id"]] = (token["content"], TokenType.USER_DEFINED)
+    for id, (text, kind) in enumerate(pieces):
+        if text == unknown:
+            pieces[id] = (text, TokenType.UNKNOWN)
+        elif tokenizer.is_special(id) and kind != TokenType.UNUSED:
+            pieces[id] = (text, TokenType.CONTROL)
     return pieces
 
 
