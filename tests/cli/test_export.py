@@ -6,11 +6,13 @@ from collections.abc import Callable
 from pathlib import Path
 
 from llavakit.checkpoint.exporting import WRITERS
-from llavakit.cli.export import Target
+from llavakit.checkpoint.gguf.language import Precision
+from llavakit.cli import export
 
 
 def test_every_writer_can_be_asked_for() -> None:
-    assert set(Target.__args__) == set(WRITERS)
+    assert set(export.Target.__args__) == set(WRITERS)
+    assert export.Precision == Precision
 
 
 def test_the_folder_is_printed_and_what_differs_is_noted(llava: Callable, model_folder: Path, tmp_path: Path) -> None:
@@ -21,6 +23,22 @@ def test_the_folder_is_printed_and_what_differs_is_noted(llava: Callable, model_
     shown = llava("show", tmp_path / "theirs").out
     assert "original format" in shown and "BF16" in shown
     assert "llava-hf format" in llava("show", tmp_path / "hf").out
+
+
+def test_two_files_for_llama_cpp(llava: Callable, model_folder: Path, tmp_path: Path) -> None:
+    run = llava("export", model_folder, "--to", "gguf", "--type", "q8_0", "--out", tmp_path / "small")
+    assert run.code == 0 and run.out == f"{tmp_path / 'small'}\n"
+    assert "note: llama.cpp since May 2025" in run.err
+    written = sorted(path.name for path in (tmp_path / "small").glob("*.gguf"))
+    assert written == ["mmproj-small-f16.gguf", "small-q8_0.gguf"]
+
+
+def test_each_format_has_its_own_number_formats(llava: Callable, model_folder: Path, tmp_path: Path) -> None:
+    run = llava("export", model_folder, "--to", "gguf", "--dtype", "float16", "--out", tmp_path / "x")
+    assert run.code == 1 and "give --type f16, q8_0 or q4_0" in run.err
+    run = llava("export", model_folder, "--to", "hf", "--type", "q8_0", "--out", tmp_path / "x")
+    assert run.code == 1 and "the weights of hf take --dtype" in run.err
+    assert not (tmp_path / "x").exists()
 
 
 def test_nothing_else_is_overwritten(llava: Callable, model_folder: Path, tmp_path: Path) -> None:

@@ -11,9 +11,11 @@ from safetensors import SafetensorError
 from llavakit.checkpoint import CheckpointError
 from llavakit.checkpoint.atomic import atomic_folder
 from llavakit.checkpoint.contents import NO_PARTS, Parts, read_contents
+from llavakit.checkpoint.export.gguf import write_for_llama_cpp
 from llavakit.checkpoint.export.hf import write_hf
 from llavakit.checkpoint.export.original import write_original
 from llavakit.checkpoint.export.source import Source
+from llavakit.checkpoint.gguf.language import Precision
 from llavakit.checkpoint.load import locate, tokenizer_of
 from llavakit.checkpoint.weights import check_fit, stored_dtype
 from llavakit.model import Llava
@@ -23,6 +25,7 @@ Writer = Callable[[Source, Path], list[str]]
 WRITERS: dict[str, Writer] = {
     "hf": write_hf,
     "original": write_original,
+    "gguf": write_for_llama_cpp,
 }
 
 # By this file an earlier export is known: it lists what was written, which may be replaced, and nothing else ever is.
@@ -30,12 +33,19 @@ STAMP = ".llava-export"
 
 
 def export_checkpoint(
-    model: str | Path, out: Path, *, to: str, parts: Parts = NO_PARTS, dtype: torch.dtype | None = None
+    model: str | Path,
+    out: Path,
+    *,
+    to: str,
+    parts: Parts = NO_PARTS,
+    dtype: torch.dtype | None = None,
+    precision: Precision = "f16",
 ) -> list[str]:
     """Write the folder `out`, all or nothing; returns what the others will do otherwise than we do, a sentence each.
 
-    `to` is a name of `WRITERS`. `dtype` None keeps that of the model's embeddings. Raises `CheckpointError` where the
-    format cannot hold the model, or where `out` is anything but new or an earlier export.
+    `to` is a name of `WRITERS`. `dtype` None keeps that of the model's embeddings; GGUF has `precision` in its place.
+    Raises `CheckpointError` where the format cannot hold the model, or where `out` is anything but new or an earlier
+    export.
     """
     folder = locate(model)
     check_replaceable(out)
@@ -49,6 +59,7 @@ def export_checkpoint(
         dtype=dtype or stored_dtype(contents.tensors),
         folder=folder,
         name=out.resolve().name,
+        precision=precision,
     )
     try:
         with atomic_folder(out) as partial:

@@ -20,7 +20,8 @@ class Words:
     """The special tokens a template writes, as the tokenizer spells them; `bos` may be empty.
 
     `lead` is what the tokenizer does not put by itself before a text that opens: behind `bos`, and behind a picture.
-    With `spares_lead`, nothing is put before a text that begins so anyway.
+    With `spares_lead`, nothing is put before a text that begins so anyway. `picture_ends` are the last characters of
+    what some programs write into a text for a picture.
     """
 
     bos: str
@@ -28,6 +29,7 @@ class Words:
     image: str
     lead: str = ""
     spares_lead: bool = False
+    picture_ends: str = ""
 
 
 def chat_template(template: Template, words: Words) -> str:
@@ -83,7 +85,10 @@ def _user(template: Template, words: Words) -> Iterator[str]:
     text = "{{- %s -}}" if template.user_text else ""
     behind = _spelt(template.picture_suffix, words)
     picture = _spelt(template.picture_prefix, words) + words.image + (words.lead if behind else "") + behind
-    yield "{%- if message['content'] is string -%}" + text.replace("%s", "message['content']") + "{%- else -%}"
+    whole = "message['content']"
+    if words.picture_ends and behind:
+        whole += f" | replace({_quoted(words.picture_ends)}, {_quoted(words.picture_ends + behind)})"
+    yield "{%- if message['content'] is string -%}" + text.replace("%s", whole) + "{%- else -%}"
     yield "{%- for part in message['content'] -%}"
     yield f"{{%- if part['type'] in ('image', 'image_url') -%}}{{{{- {_quoted(picture)} -}}}}"
     yield "{%- elif part['type'] == 'text' -%}" + text.replace("%s", "part['text']") + "{%- endif -%}"

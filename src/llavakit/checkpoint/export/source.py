@@ -7,6 +7,7 @@ from pathlib import Path
 
 import torch
 
+from llavakit.checkpoint.gguf.language import Precision
 from llavakit.checkpoint.reader import Tensors
 from llavakit.config import LlavaConfig
 from llavakit.processing.tokenizer import Tokenizer
@@ -22,3 +23,4 @@ class Source:
     dtype: torch.dtype  # of the weights as they are to be written
     folder: Path  # where the model lies
     name: str  # of the folder that is written
+    precision: Precision = "f16"  # of the language model in GGUF, which has types of its own
