@@ -20,8 +20,8 @@ class Words:
     """The special tokens a template writes, as the tokenizer spells them; `bos` may be empty.
 
     `lead` is what the tokenizer does not put by itself before a text that opens: behind `bos`, and behind a picture.
-    With `spares_lead`, nothing is put before a text that begins so anyway. `picture_ends` are the last characters of
-    what some programs write into a text for a picture.
+    With `spares_lead`, nothing is put before a text that begins so anyway. `in_text` are the first and the last
+    characters of what a program writes into a text for a picture, where it gives no parts.
     """
 
     bos: str
@@ -29,7 +29,7 @@ class Words:
     image: str
     lead: str = ""
     spares_lead: bool = False
-    picture_ends: str = ""
+    in_text: tuple[str, str] | None = None
 
 
 def chat_template(template: Template, words: Words) -> str:
@@ -83,11 +83,13 @@ def _user(template: Template, words: Words) -> Iterator[str]:
     if template.system_in_turn:
         yield "{{- ns.opening -}}{%- set ns.opening = '' -%}"
     text = "{{- %s -}}" if template.user_text else ""
-    behind = _spelt(template.picture_suffix, words)
-    picture = _spelt(template.picture_prefix, words) + words.image + (words.lead if behind else "") + behind
+    before, behind = (_spelt(part, words) for part in (template.picture_prefix, template.picture_suffix))
+    picture = before + words.image + (words.lead if behind else "") + behind
     whole = "message['content']"
-    if words.picture_ends and behind:
-        whole += f" | replace({_quoted(words.picture_ends)}, {_quoted(words.picture_ends + behind)})"
+    if words.in_text:
+        first, last = words.in_text
+        whole += f" | replace({_quoted(first)}, {_quoted(before + first)})" if before else ""
+        whole += f" | replace({_quoted(last)}, {_quoted(last + behind)})" if behind else ""
     yield "{%- if message['content'] is string -%}" + text.replace("%s", whole) + "{%- else -%}"
     yield "{%- for part in message['content'] -%}"
     yield f"{{%- if part['type'] in ('image', 'image_url') -%}}{{{{- {_quoted(picture)} -}}}}"

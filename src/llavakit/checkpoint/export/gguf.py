@@ -10,8 +10,8 @@ from llavakit.checkpoint.export.tokenizer import Vocabulary
 from llavakit.checkpoint.gguf.write import write_gguf
 from llavakit.processing import Tokenizer, find_template
 
-# llama.cpp gives a template the words of a message as one string, with <__media__> or the like where a picture is.
-_PICTURE_ENDS = "__>"
+# llama.cpp gives a template all of a message as one text, in which <__media__> or <__media_x7__> stands for a picture.
+_IN_TEXT = ("<__media", "__>")
 
 
 def write_for_llama_cpp(source: Source, folder: Path) -> list[str]:
@@ -36,5 +36,5 @@ def _words(tokenizer: Tokenizer) -> Words:
         bos="" if tokens.bos is None else spelt[tokens.bos],
         eos=spelt[tokens.eos],
         image=spelt.get(tokens.image, ""),
-        picture_ends=_PICTURE_ENDS,
+        in_text=_IN_TEXT,
     )
