@@ -150,7 +150,9 @@ def _to_tokens_and_pixels(page: Page, loaded: Loaded, image: Image.Image, pictur
     page.stop(
         "processing/templates.py processing/rendering.py processing/segments.py",
         f"The template `{config.template}` writes it down as typed segments. There is no marker in any text, so text "
-        "that spells one stays text.",
+        "that spells one stays text. (With `--template jinja` the checkpoint's own program would write it: "
+        "`processing/jinja.py` has it run in `processing/sandbox.py`, and `processing/stand_ins.py` keeps from it what "
+        "is said.)",
         *map(str, segments),
     )
     page.stop(

@@ -8,11 +8,13 @@ from pathlib import Path
 
 import pytest
 
+from llavakit.checkpoint.formats import read_chat_template
 from llavakit.checkpoint.load import load
 from llavakit.engine.engine import Engine
 from llavakit.engine.sampling import SamplingParams
 from llavakit.processing.conversation import Conversation
 from llavakit.processing.image import open_image
+from llavakit.processing.jinja import JinjaTemplate
 
 QUESTION = "What colour is it?"
 
@@ -55,6 +57,34 @@ def test_template_by_name(ask: Callable) -> None:
     assert ask("--template", "vicuna_v1").out == ask().out
     run = ask("--template", "vicuna_v2")
     assert run.code == 1 and "vicuna_v1" in run.err
+
+
+def test_a_template_is_checked_before_anything_is_opened(
+    ask: Callable, llava: Callable, model_folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refuse(*_: object, **__: object) -> None:
+        raise AssertionError("the model was opened")
+
+    monkeypatch.setattr("llavakit.cli.opening.load", refuse)
+    for command in (("ask", "no.png", "What?"), ("chat",)):
+        wrong = llava(*command, "--model", model_folder, "--template", "vicunna_v1")
+        assert wrong.code == 1 and wrong.err.count("\n") == 1 and "did you mean 'vicuna_v1'?" in wrong.err
+        native = llava(*command, "--model", model_folder, "--template", "jinja")
+        assert native.code == 1 and native.err.count("\n") == 1 and "no chat template of its own" in native.err
+
+
+def test_the_models_own_chat_template_where_it_is_asked_for(llava: Callable, picture: Path, fixtures: Path) -> None:
+    folder = fixtures / "hf" / "checkpoints" / "llava-qwen2"
+    options = ("ask", picture, QUESTION, "--model", folder, "--max-tokens", 4, "--json")
+    answer = json.loads(llava(*options, "--template", "jinja").out)
+    loaded = load(folder)
+    template = JinjaTemplate(read_chat_template(folder))
+    conversation = Conversation().ask(open_image(picture), QUESTION)
+    expected = Engine(loaded).generate(conversation, SamplingParams(max_tokens=4), template=template)
+    assert answer["tokens"] == list(expected.tokens) and answer["prompt_tokens"] == list(expected.prompt_tokens)
+    assert len(json.loads(llava(*options).out)["prompt_tokens"]) > len(answer["prompt_tokens"]), (
+        "no system prompt there"
+    )
 
 
 def test_mistakes_are_one_sentence(

@@ -22,7 +22,7 @@ from llavakit.engine.request import Completion, Event
 from llavakit.engine.sampling import SamplingParams
 from llavakit.engine.stopping import first_stop
 from llavakit.processing.conversation import Conversation
-from llavakit.processing.processor import AnswerForm
+from llavakit.processing.segments import AnswerForm
 
 Draw = Callable[[int], Image.Image]
 SHORT = SamplingParams(max_tokens=12)

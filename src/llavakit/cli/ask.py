@@ -43,7 +43,7 @@ def ask(
     threads: ThreadsOption = None,
 ) -> None:
     """Ask one question about a picture. The answer alone goes to standard output."""
-    from llavakit.cli.opening import open_model
+    from llavakit.cli.opening import open_model, open_template
     from llavakit.engine.engine import Engine
     from llavakit.engine.request import Completion
     from llavakit.engine.sampling import SamplingParams
@@ -53,10 +53,11 @@ def ask(
     params = SamplingParams.parse(
         {"max_tokens": max_tokens, "temperature": temperature, "top_p": top_p, "top_k": top_k, "seed": seed}
     )
+    style = open_template(template, model=model)
     image = open_image(sys.stdin.buffer if picture == "-" else picture)
     loaded = open_model(model, vision_tower=vision_tower, base=base, device=device, dtype=dtype, threads=threads)
     engine = Engine(loaded)
-    events = engine.stream(Conversation().ask(image, question), params, template=template)
+    events = engine.stream(Conversation().ask(image, question), params, template=style)
 
     def as_object(completion: Completion) -> dict[str, object]:
         return {

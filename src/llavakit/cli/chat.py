@@ -39,7 +39,7 @@ def chat(
     threads: ThreadsOption = None,
 ) -> None:
     """Talk about a picture. /help says what can be typed; Ctrl-C stops an answer, and a second one leaves."""
-    from llavakit.cli.opening import open_model
+    from llavakit.cli.opening import open_model, open_template
     from llavakit.cli.talk import Talk
     from llavakit.engine.engine import Engine
     from llavakit.engine.sampling import SamplingParams
@@ -47,8 +47,9 @@ def chat(
     params = SamplingParams.parse(
         {"max_tokens": max_tokens, "temperature": temperature, "top_p": top_p, "top_k": top_k, "seed": seed}
     )
+    style = open_template(template, model=model)
     loaded = open_model(model, vision_tower=vision_tower, base=base, device=device, dtype=dtype, threads=threads)
-    talk = Talk(Engine(loaded), params, template=template, model_name=loaded.name)
+    talk = Talk(Engine(loaded), params, template=style, model_name=loaded.name)
     if picture is not None:
         talk.show(picture)
     talk.run()

@@ -7,8 +7,11 @@ from pathlib import Path
 import torch
 
 from llavakit.checkpoint.contents import Parts
-from llavakit.checkpoint.load import Loaded, load
-from llavakit.cli.options import Device, DType
+from llavakit.checkpoint.formats import read_chat_template
+from llavakit.checkpoint.load import Loaded, load, locate
+from llavakit.cli.options import OWN_TEMPLATE, Device, DType
+from llavakit.processing.jinja import JinjaTemplate
+from llavakit.processing.templates import find_template
 
 
 def open_model(
@@ -23,6 +26,18 @@ def open_model(
         device=choose_device(device),
         dtype=None if dtype == "auto" else getattr(torch, dtype),
     )
+
+
+def open_template(name: str | None, *, model: str) -> str | JinjaTemplate | None:
+    """A template that exists, told before a model is opened; OWN_TEMPLATE is the one that came with the model.
+
+    Raises ValueError that names the nearest template, or says that this model came with none.
+    """
+    if name == OWN_TEMPLATE:
+        return JinjaTemplate(read_chat_template(locate(model)))
+    if name is not None:
+        find_template(name)
+    return name
 
 
 def choose_device(device: Device) -> str:

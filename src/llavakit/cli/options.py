@@ -51,7 +51,12 @@ DeviceOption = Annotated[Device, typer.Option(help="Where to compute; auto takes
 DTypeOption = Annotated[DType, typer.Option(help="Number format of the weights; auto suits the device.")]
 ThreadsOption = Annotated[int | None, typer.Option(min=1, help="CPU threads.  [default: all cores]")]
 
-TemplateOption = Annotated[str | None, typer.Option(help="Prompt template.  [default: the model's own]")]
+OWN_TEMPLATE = "jinja"
+_TEMPLATE_HELP = (
+    f"Prompt template; {OWN_TEMPLATE} is the Jinja program that came with the model, run apart with little time and "
+    "memory.  [default: the one it was trained with]"
+)
+TemplateOption = Annotated[str | None, typer.Option(help=_TEMPLATE_HELP)]
 MaxTokensOption = Annotated[int, typer.Option(min=1, help="Longest answer, in tokens.")]
 TemperatureOption = Annotated[float, typer.Option(min=0, help="0 takes the likeliest token; higher is freer.")]
 TopPOption = Annotated[float, typer.Option(max=1, help="Draw from the likeliest tokens that hold this probability.")]

@@ -17,6 +17,7 @@ from llavakit.engine.engine import Engine
 from llavakit.engine.sampling import SamplingParams
 from llavakit.processing.conversation import Conversation, Text
 from llavakit.processing.image import open_image
+from llavakit.processing.jinja import JinjaTemplate
 
 PROMPT = "> "
 HELP = """\
@@ -37,7 +38,9 @@ class Talk:
     Answers go to standard output, notes to standard error. `num_mistakes` counts the lines that could not be followed.
     """
 
-    def __init__(self, engine: Engine, params: SamplingParams, *, template: str | None, model_name: str) -> None:
+    def __init__(
+        self, engine: Engine, params: SamplingParams, *, template: str | JinjaTemplate | None, model_name: str
+    ) -> None:
         self._engine, self._params, self._template, self._model_name = engine, params, template, model_name
         self._picture: Image.Image | None = None
         self._picture_name = ""

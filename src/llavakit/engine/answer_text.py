@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from llavakit.engine.stopping import StopStrings, num_begun
-from llavakit.processing.processor import AnswerForm
+from llavakit.processing.segments import AnswerForm
 from llavakit.processing.tokenizer import Tokenizer
 
 

@@ -20,6 +20,7 @@ from llavakit.engine.request import Completion, Event, Timings
 from llavakit.engine.sampling import SamplingParams, forbidden_tokens, sample
 from llavakit.model import Images
 from llavakit.processing.conversation import Conversation
+from llavakit.processing.jinja import JinjaTemplate
 from llavakit.processing.processor import Inputs
 
 IMAGE_CACHE_BYTES = 256 * 2**20
@@ -43,7 +44,11 @@ class Engine:
         self._computed: Computed | None = None
 
     def generate(
-        self, conversation: Conversation, params: SamplingParams = GREEDY, *, template: str | None = None
+        self,
+        conversation: Conversation,
+        params: SamplingParams = GREEDY,
+        *,
+        template: str | JinjaTemplate | None = None,
     ) -> Completion:
         """The whole answer to the last message; arguments and errors as in `stream`."""
         *_, last = self.stream(conversation, params, template=template)
@@ -51,7 +56,11 @@ class Engine:
         return last.completion
 
     def stream(
-        self, conversation: Conversation, params: SamplingParams = GREEDY, *, template: str | None = None
+        self,
+        conversation: Conversation,
+        params: SamplingParams = GREEDY,
+        *,
+        template: str | JinjaTemplate | None = None,
     ) -> Iterator[Event]:
         """The answer to the last message, piece by piece; the pieces joined are the completion's text.
 

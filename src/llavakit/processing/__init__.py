@@ -2,6 +2,7 @@
 
 from llavakit.processing.conversation import Conversation, Message, Part, Picture, Text, assistant, user
 from llavakit.processing.image import ImageError, open_image, preprocess
+from llavakit.processing.jinja import ChatTemplateError, JinjaTemplate
 from llavakit.processing.processor import Inputs, Processor
 from llavakit.processing.rendering import render
 from llavakit.processing.segments import MarkerSegment, PictureSegment, Segment, SpecialSegment, TextSegment
@@ -11,9 +12,11 @@ from llavakit.processing.tokenizer import TextStream, Tokenizer, TokenizerError,
 
 __all__ = [
     "TEMPLATES",
+    "ChatTemplateError",
     "Conversation",
     "ImageError",
     "Inputs",
+    "JinjaTemplate",
     "MarkerSegment",
     "Message",
     "Part",

@@ -14,25 +14,19 @@ from llavakit.anyres import num_image_tokens
 from llavakit.config import LlavaConfig
 from llavakit.processing.conversation import Conversation
 from llavakit.processing.image import open_image, preprocess
+from llavakit.processing.jinja import JinjaTemplate
 from llavakit.processing.rendering import render
-from llavakit.processing.segments import MarkerSegment, PictureSegment, Segment, SpecialSegment, TextSegment
+from llavakit.processing.segments import (
+    AnswerForm,
+    MarkerSegment,
+    PictureSegment,
+    Segment,
+    SpecialSegment,
+    TextSegment,
+)
 from llavakit.processing.templates import Template, find_template
 from llavakit.processing.tiles import preprocess_tiles
 from llavakit.processing.tokenizer import Tokenizer
-
-
-@dataclass(frozen=True)
-class AnswerForm:
-    """What stands around an answer: the template's, so no part of the words.
-
-    An answer begins with `prefix`. Beside the end token, one of the ids `ends` or the strings `stop` ends it; `suffix`
-    stands before the end token.
-    """
-
-    prefix: str = ""
-    suffix: str = ""
-    ends: tuple[int, ...] = ()
-    stop: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -64,14 +58,20 @@ class Processor:
         self.config = config
         self.tokenizer = tokenizer
 
-    def __call__(self, conversation: Conversation, *, template: str | None = None) -> Inputs:
-        """The whole way; `template` is that of the model unless named. Raises ValueError for an unknown one."""
-        style = find_template(self.config.template if template is None else template)
-        segments = render(conversation, style)
+    def __call__(self, conversation: Conversation, *, template: str | JinjaTemplate | None = None) -> Inputs:
+        """The whole way; `template` is that of the model unless one is given.
+
+        Raises ValueError for an unknown one, and for a Jinja template that cannot be used.
+        """
+        if isinstance(template, JinjaTemplate):
+            segments, answer = template.render(conversation, self.tokenizer)
+        else:
+            style = find_template(self.config.template if template is None else template)
+            segments, answer = render(conversation, style), self._answer_form(style)
         pictures = [open_image(picture) for picture in conversation.pictures]
         inputs = self.tokenize_segments(segments, [picture.size for picture in pictures])
         views = [self.pixels(picture, among=len(pictures)) for picture in pictures]
-        return replace(inputs, pixels=torch.cat(views) if views else None, answer=self._answer_form(style))
+        return replace(inputs, pixels=torch.cat(views) if views else None, answer=answer)
 
     def tokenize_segments(self, segments: Sequence[Segment], sizes: Sequence[tuple[int, int]]) -> Inputs:
         """Segments to ids, without pixels; `sizes` are (width, height) of the upright pictures."""

@@ -46,6 +46,20 @@ class MarkerSegment:
 Segment = TextSegment | PictureSegment | SpecialSegment | MarkerSegment
 
 
+@dataclass(frozen=True)
+class AnswerForm:
+    """What stands around an answer: the template's, so no part of the words.
+
+    An answer begins with `prefix`. Beside the end token, one of the ids `ends` or the strings `stop` ends it; `suffix`
+    stands before the end token.
+    """
+
+    prefix: str = ""
+    suffix: str = ""
+    ends: tuple[int, ...] = ()
+    stop: tuple[str, ...] = ()
+
+
 def joined(segments: list[Segment]) -> Iterator[Segment]:
     """Neighbouring text of one kind as one segment, and no empty ones."""
 

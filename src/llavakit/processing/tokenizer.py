@@ -80,6 +80,15 @@ class Tokenizer:
         """The id of a token beside the words, such as <|im_start|>; None where this vocabulary has none."""
         return self._markers.get(spelling)
 
+    @property
+    def markers(self) -> tuple[str, ...]:
+        """The spellings of all tokens beside the words."""
+        return tuple(self._markers)
+
+    def spelling(self, id: int | None) -> str:
+        """How a token beside the words is spelt; empty for any other id."""
+        return next((spelling for spelling, marker in self._markers.items() if marker == id), "")
+
     def tokenize(self, text: str, *, after: Literal["start", "special", "text"] = "start") -> list[int]:
         """Ids of a text, never a special one, and none added around it.
 
