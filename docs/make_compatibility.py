@@ -34,7 +34,8 @@ CHAPTERS = {
     "anyres": "Geometry of tiles, row by row, each implementation in its own column.",
     "template": "Prompts as text.",
     "tokenizer": "Ids of training samples, with tokenizers as their folders hold them.",
-    "labels": "Ids and labels of training samples.",
+    "labels": "Ids and labels of training samples, all but those that the original masks wrongly: which and why, "
+    "tests/processing/test_golden_labels.py says. Of ChatML, MPT and v0 it masks none rightly.",
     "training": "A batch of stage 2.",
     "export": "What `llava export` writes, opened by others.",
     "gguf": "What `llava export --to gguf` writes, opened by llama.cpp.",

@@ -10,6 +10,9 @@ from typing import Any
 
 import pytest
 
+# Templates of which the original masks no sample rightly, so that nothing is left to be equal: the tests say why.
+NEVER_RIGHT = ("chatml", "llava_v0", "mpt")
+
 
 @pytest.fixture(scope="module")
 def maker(root: Path) -> ModuleType:
@@ -64,6 +67,8 @@ def test_every_golden_folder_is_there(fixtures: Path, results: dict[str, Any]) -
     for name, template in json.loads((fixtures / "templates" / "templates.json").read_text())["templates"].items():
         if all(isinstance(prompt, str) for prompt in template["prompts"].values()):
             assert stages[f"template {name}"] == {"prompt"}
+    for name in set(names("labels")) - {"conversations"}:
+        assert f"labels, {name}" in stages or name.startswith(NEVER_RIGHT)
 
 
 def test_a_new_comparison_needs_a_table(maker: ModuleType) -> None:
