@@ -11,7 +11,7 @@ import pytest
 import torch
 from PIL import Image
 
-from llavakit.checkpoint import CheckpointError
+from llavakit.checkpoint import CheckpointError, weights
 from llavakit.checkpoint.load import load
 from llavakit.checkpoint.save import save
 from llavakit.checkpoint.weights import load_model
@@ -95,6 +95,15 @@ def test_16_bit_weights_are_widened_on_a_cpu_and_kept_if_asked(
     save(model, tokenizer, tmp_path / "half", dtype=dtype)
     assert_same_weights(load(tmp_path / "half", dtype=dtype).model, model.to(dtype))
     assert_same_weights(load(tmp_path / "half").model, model.to(dtype).float())
+
+
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
+def test_a_large_model_stays_in_16_bits_on_a_cpu(
+    dtype: torch.dtype, model: Llava, tokenizer: Tokenizer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    save(model, tokenizer, tmp_path / "half", dtype=dtype)
+    monkeypatch.setattr(weights, "LARGEST_WIDENED", 1000)
+    assert_same_weights(load(tmp_path / "half").model, model.to(dtype).bfloat16())
 
 
 def test_a_loaded_model_can_learn_and_leaves_its_file_alone(folder: Path) -> None:

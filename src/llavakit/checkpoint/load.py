@@ -43,7 +43,7 @@ def load(
 ) -> Loaded:
     """A model by catalog name, hub id or folder, of any format, with its tokenizer; `parts` are what is not in it.
 
-    `dtype` None keeps the stored type, widened to float32 on a CPU (see `load_model`). Where a save was killed
+    `dtype` None keeps the stored type or takes what suits a CPU (see `load_model`). Where a save was killed
     between its last two steps, the earlier checkpoint is found and used. Raises `CheckpointError` with what is wrong.
     """
     folder, parts = locate(path), companions(path, parts)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from pathlib import Path
 
@@ -12,6 +13,8 @@ from llavakit.checkpoint import CheckpointError
 from llavakit.checkpoint.contents import NO_PARTS, Parts, read_contents
 from llavakit.checkpoint.reader import StoredTensor
 from llavakit.model import Llava
+
+LARGEST_WIDENED = 10**9  # weights of a model that is widened to float32 on a CPU: 4 GB
 
 _FLOATS = {"F16": torch.float16, "BF16": torch.bfloat16, "F32": torch.float32, "F64": torch.float64}
 
@@ -25,8 +28,9 @@ def load_model(
 ) -> Llava:
     """The model of a folder in any format, with the `parts` that are not in it, in evaluation mode.
 
-    `dtype` None keeps the stored type (that of the embeddings, where types are mixed), except that 16-bit weights are
-    widened to float32 on a CPU: exact, and most CPUs compute 16-bit numbers more slowly or not at all.
+    `dtype` None keeps the stored type (that of the embeddings, where types are mixed), but for 16 bits on a CPU: small
+    models are widened to float32, which is exact; large ones, which would not fit then, become bfloat16, for CPUs
+    compute float16 many times more slowly.
     Weights that need no conversion stay mapped from their file. Raises `CheckpointError` naming every key at fault.
     """
     contents = read_contents(folder, parts)
@@ -85,7 +89,10 @@ def stored_dtype(stored: Mapping[str, StoredTensor]) -> torch.dtype:
 
 def _natural_dtype(stored: Mapping[str, StoredTensor], device: torch.device) -> torch.dtype:
     dtype = stored_dtype(stored)
-    return torch.float32 if device.type == "cpu" and dtype.itemsize < 4 else dtype
+    if device.type != "cpu" or dtype.itemsize > 2:
+        return dtype
+    num_weights = sum(math.prod(tensor.shape) for tensor in stored.values())
+    return torch.float32 if num_weights <= LARGEST_WIDENED else torch.bfloat16
 
 
 def _listed(what: str, names: list[str], limit: int = 8) -> str:
