@@ -16,7 +16,7 @@ from llavakit.checkpoint.export.hf import write_hf
 from llavakit.checkpoint.export.original import write_original
 from llavakit.checkpoint.export.source import Source
 from llavakit.checkpoint.gguf.language import Precision
-from llavakit.checkpoint.load import locate, tokenizer_of
+from llavakit.checkpoint.load import companions, locate, tokenizer_of
 from llavakit.checkpoint.weights import check_fit, stored_dtype
 from llavakit.model import Llava
 
@@ -47,7 +47,7 @@ def export_checkpoint(
     Raises `CheckpointError` where the format cannot hold the model, or where `out` is anything but new or an earlier
     export.
     """
-    folder = locate(model)
+    folder, parts = locate(model), companions(model, parts)
     check_replaceable(out)
     contents = read_contents(folder, parts)
     with torch.device("meta"):

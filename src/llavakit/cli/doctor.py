@@ -33,15 +33,16 @@ def doctor(
     """
     from llavakit.checkpoint.contents import Parts
     from llavakit.checkpoint.doctor import examine
-    from llavakit.checkpoint.load import locate
+    from llavakit.checkpoint.load import companions, locate
 
+    parts = companions(model, Parts(vision_tower, base))
     try:
         folder = locate(model)
     except ValueError:
         if not Path(model).exists():
             raise
         folder = Path(model)  # a file: the diagnosis says so
-    diagnosis = examine(folder, Parts(vision_tower, base), with_weights=weights)
+    diagnosis = examine(folder, parts, with_weights=weights)
     if as_json:
         print(json.dumps(_as_object(diagnosis), ensure_ascii=False))
     else:
