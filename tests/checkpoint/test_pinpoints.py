@@ -28,5 +28,5 @@ def test_spellings(given: Any, pairs: list[tuple[int, int]]) -> None:
     "given", [None, 5, [336, 672], [[336]], [[336, 672, 1]], [["336", "672"]], [[1.5, 2.0]], "", "1x1", "os.getcwd()"]
 )
 def test_anything_else_is_refused(given: Any) -> None:
-    with pytest.raises(ConfigError, match="should be a list of pairs of pixels, or a range of grids"):
+    with pytest.raises(ConfigError, match="should be a list of at most 1,024 pairs of pixels, or a range of grids"):
         read_pinpoints(given, tile_size=384)

@@ -178,7 +178,7 @@ def test_the_known_siglip_is_what_its_own_configuration_says(tmp_path: Path) -> 
 
 
 def test_the_doctor_knows_a_siglip_by_its_shape_with_and_without_its_last_layer() -> None:
-    from llavakit.checkpoint.doctor import _same
+    from llavakit.checkpoint.describe import _same
 
     whole = KNOWN["google/siglip-so400m-patch14-384"]
     assert _same(whole, whole.model_copy(update={"num_layers": 26, "feature_layer": -1}))

@@ -73,7 +73,7 @@ def test_a_damaged_configuration_is_named(configure: Configure) -> None:
 
 
 def test_the_runs_of_a_sequence_need_folders_of_their_own() -> None:
-    with pytest.raises(ValueError, match="pocket is 4 runs, and each needs a folder of its own; leave out out="):
+    with pytest.raises(ValueError, match="pocket is 5 runs, and each needs a folder of its own; leave out out="):
         run("pocket", ["out=runs/here"])
 
 
