@@ -38,7 +38,7 @@ def test_a_dotted_path_escapes_the_table(tmp_path: Path, monkeypatch: pytest.Mon
     ("name", "sentence"),
     [
         ("poket", r"'poket' is neither a known model nor a folder; did you mean 'pocket'\?"),
-        ("gpt", "'gpt' is neither a known model nor a folder; known: .*pocket"),
+        ("gpt", "^'gpt' is neither a known model nor a folder; llava list shows the known ones$"),
         ("runs/mine", "there is no folder runs/mine"),
         ("", "neither a known model"),
     ],

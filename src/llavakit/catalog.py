@@ -185,4 +185,9 @@ def resolve(name_or_path: str | Path) -> Path:
         raise ValueError(f"{path} is a file; a model is a folder with a config.json")
     if path.name != str(name_or_path):
         raise ValueError(f"there is no folder {path}")
-    raise ValueError(f"{path.name!r} is neither a known model nor a folder; {nearest(path.name, tuple(MODELS))}")
+    raise ValueError(f"{str(name_or_path)!r} is neither a known model nor a folder; {hint(path.name)}")
+
+
+def hint(name: str) -> str:
+    """What to say of a name that is not in the table."""
+    return nearest(name, tuple(MODELS), otherwise="llava list shows the known ones")

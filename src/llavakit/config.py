@@ -61,10 +61,12 @@ def shown(value: object) -> str:
     return text if len(text) <= _LONGEST_VALUE else f"{text[:_LONGEST_VALUE]}..."
 
 
-def nearest(name: str, known: list[str] | tuple[str, ...]) -> str:
-    """A hint for a misspelt name: the closest known ones, or all of them."""
+def nearest(name: str, known: list[str] | tuple[str, ...], *, otherwise: str = "") -> str:
+    """A hint for a misspelt name: the closest known one, or all of them; `otherwise` where all are too many."""
     close = difflib.get_close_matches(name, known, n=1, cutoff=0.5)
-    return f"did you mean {close[0]!r}?" if close else "known: " + ", ".join(sorted(known))
+    if close:
+        return f"did you mean {close[0]!r}?"
+    return otherwise or "known: " + ", ".join(sorted(known))
 
 
 class Config(BaseModel):

@@ -45,6 +45,20 @@ def test_nothing_is_pulled_unasked(llava: Callable, pulled: Path) -> None:
     assert run.code == 1 and "has not been pulled: llava pull llava-1.5-13b" in run.err
 
 
+def test_offline_says_where_it_looked(llava: Callable, tmp_path: Path, pulled: Path) -> None:
+    assert llava("pull", "llava-1.5-7b", "--offline").code == 0
+    run = llava("pull", "llava-1.5-13b", "--offline")
+    cache = tmp_path / "models--llava-hf--llava-1.5-13b-hf"
+    assert run.code == 1 and run.err == (
+        f"llava: llava-1.5-13b is not here: nothing of it is in {cache}; "
+        "llava pull llava-1.5-13b, without --offline, gets it\n"
+    )
+    run = llava("pull", "llava-1.5-7b@v2", "--offline")
+    assert run.code == 1 and "is not here at revision 'v2'" in run.err
+    run = llava("pull", "nonsense", "--offline")
+    assert run.code == 1 and "'nonsense' is neither a known model nor owner/repo" in run.err
+
+
 def test_what_a_known_model_needs_is_found_where_it_was_pulled(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(constants, "HF_HUB_CACHE", str(tmp_path))
     with pytest.raises(ValueError, match="model lmsys/vicuna-7b-v1.5 has not been pulled|clip-vit-large-patch14-336"):

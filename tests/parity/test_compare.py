@@ -15,7 +15,7 @@ ROWS = st.lists(st.lists(VALUES, min_size=3, max_size=3), min_size=2, max_size=2
 
 
 def apart(one: float, other: float) -> float:
-    if one == other or (math.isnan(one) and math.isnan(other)):
+    if one == other:
         return 0.0
     return math.inf if math.isnan(one - other) else abs(one - other)
 
@@ -29,6 +29,13 @@ def test_numbers(one: list[list[float]], other: list[list[float]], tolerance: fl
     assert found.largest == max(each.values())
     assert found.agrees == (not beyond)
     assert found.index == (beyond[0] if beyond else ())
+
+
+def test_what_is_no_number_in_either_is_not_equal() -> None:
+    found = numbers(torch.tensor([1.0, math.nan]), torch.tensor([1.0, math.nan]), math.inf)
+    assert found.largest == math.inf and found.agrees  # an infinite tolerance allows anything
+    found = numbers(torch.tensor([1.0, math.nan]), torch.tensor([1.0, math.nan]), 1e9)
+    assert found.index == (1,) and found.says == "nan and nan, where neither is a number"
 
 
 def test_other_shapes() -> None:

@@ -74,6 +74,14 @@ def test_a_weight_that_is_no_number(model_folder: Path, changed: Callable[..., L
     found = compare(load(model_folder), changed("projector.fc2.bias", by=torch.nan))
     first = found.first_to_part
     assert first is not None and (first.name, first.largest) == ("projected", torch.inf)
+    assert first.parting is not None and first.parting.says.endswith(" and nan")
+
+
+def test_two_that_hold_no_numbers_are_not_the_same(model_folder: Path, changed: Callable[..., Loaded]) -> None:
+    found = compare(changed("projector.fc2.bias", by=torch.nan), changed("projector.fc2.bias", by=torch.nan))
+    first = found.first_to_part
+    assert first is not None and first.name == "projected" and first.parting is not None
+    assert first.parting.says == "nan and nan, where neither is a number"
 
 
 def test_another_way_to_the_square(model_folder: Path, changed: Callable[..., Loaded]) -> None:

@@ -13,7 +13,6 @@ from pathlib import Path
 from huggingface_hub import constants
 
 from llavakit import catalog
-from llavakit.config import nearest
 
 _ID = re.compile(r"[\w-][\w.-]*/[\w-][\w.-]*", re.ASCII)
 COMMIT = re.compile(r"[0-9a-f]{40}")
@@ -44,7 +43,7 @@ def parse(text: str) -> tuple[str, str]:
     if not is_name(text):
         if name in catalog.MODELS:
             raise HubError(f"{name} is in the package: there is nothing to pull or to remove")
-        raise HubError(f"{text!r} is neither a known model nor owner/repo; {nearest(name, tuple(catalog.MODELS))}")
+        raise HubError(f"{text!r} is neither a known model nor owner/repo; {catalog.hint(name)}")
     revision = revision or constants.DEFAULT_REVISION
     if ".." in revision.split("/") or revision.startswith("/"):
         raise HubError(f"{revision!r} is no revision: give a branch, a tag or a commit")

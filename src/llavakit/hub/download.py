@@ -27,8 +27,10 @@ def pull(text: str, watch: Watch, *, offline: bool = False) -> Path:
     An interrupted file goes on where it ended. Every file is compared with the checksum that the hub lists. Two pulls
     of one model at once: the second waits, and then finds everything there. Raises `HubError`.
     """
-    if offline or constants.HF_HUB_OFFLINE:
+    if constants.HF_HUB_OFFLINE:
         return find(text)
+    if offline:
+        return _there(text)
     repo, revision = parse(text)
     try:
         info = HfApi(endpoint=constants.ENDPOINT).model_info(repo, revision=revision, files_metadata=True)
@@ -36,6 +38,20 @@ def pull(text: str, watch: Watch, *, offline: bool = False) -> Path:
             return _fetch(repo, revision, info, watch)
     except (errors.HTTPError, errors.HfHubHTTPError) as error:
         raise HubError(_sentence(error, repo, revision)) from error
+
+
+def _there(text: str) -> Path:
+    """What was pulled; who asked for no network is told where it was looked for."""
+    try:
+        return find(text)
+    except HubError:
+        repo, revision = parse(text)
+        cache = cache_folder(repo)
+        part = "only a part of it is" if any((cache / "blobs").glob("*.part")) else "nothing of it is"
+        what = f"{text} is not here: {part} in {cache}"
+        if (cache / "snapshots").is_dir():
+            what = f"{text} is not here at revision {revision!r}: it is not in {cache}"
+        raise HubError(f"{what}; llava pull {text}, without --offline, gets it") from None
 
 
 @contextmanager

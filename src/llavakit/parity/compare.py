@@ -26,22 +26,22 @@ class Difference:
 
 
 def numbers(one: Tensor, other: Tensor, tolerance: float) -> Difference:
-    """Of two tensors. What is no number in one of them alone is infinitely far away."""
+    """Of two tensors. What is no number, in one of them or in both, is infinitely far away: nothing was compared."""
     if one.shape != other.shape:
         return Difference(says=f"of the shapes {list(one.shape)} and {list(other.shape)}")
     if not one.numel():
         return Difference(largest=0.0)
     apart = (one.double() - other.double()).abs()
-    apart = torch.where((one == other) | (one.isnan() & other.isnan()), 0.0, apart).nan_to_num(
-        nan=torch.inf, posinf=torch.inf
-    )
+    apart = torch.where(one == other, 0.0, apart).nan_to_num(nan=torch.inf, posinf=torch.inf)
     largest = apart.max().item()
     beyond = (apart > tolerance).flatten()
     if not beyond.any():
         return Difference(largest=largest)
     first = int(beyond.int().argmax())
     index = tuple(int(place) for place in torch.unravel_index(torch.tensor(first), one.shape))
-    return Difference(largest, index, f"{one[index].item():.6g} and {other[index].item():.6g}")
+    left, right = one[index].item(), other[index].item()
+    neither = ", where neither is a number" if left != left and right != right else ""
+    return Difference(largest, index, f"{left:.6g} and {right:.6g}{neither}")
 
 
 def sequences(one: Sequence[object], other: Sequence[object]) -> Difference:
