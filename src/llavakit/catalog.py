@@ -19,7 +19,7 @@ class Entry:
     source: str  # where the weights come from
     folder: str = ""  # inside the package
     hub: str = ""
-    format: str = "llavakit"  # expected: llavakit, original or hf
+    format: str = "llavakit"  # expected: llavakit, original or llava-hf
     base: str = ""  # the language model it began from
     tower: str = ""
     licence: str = ""  # that of the language model it began from, where it is known; its own card may say more
@@ -60,7 +60,7 @@ _BASES = {
 
 def _published(hub: str, base: str, tower: str, *, part: str = "") -> Entry:
     """`part` says what the repository holds instead of a whole model."""
-    kind = "hf" if hub.startswith("llava-hf/") else "original"
+    kind = "llava-hf" if hub.startswith("llava-hf/") else "original"
     return Entry(
         ", ".join(filter(None, (base, tower, part))),
         f"https://huggingface.co/{hub}",

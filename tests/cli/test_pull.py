@@ -91,6 +91,7 @@ def test_with_a_model_comes_what_it_needs(llava: Callable, monkeypatch: pytest.M
 
 def test_list(llava: Callable, pulled: Path) -> None:
     rows = {row["name"]: row for row in json.loads(llava("list", "--json").out)}
+    assert rows["llava-1.5-7b"]["format"] == "llava-hf"
     assert rows["llava-1.5-7b"]["folder"] and rows["pocket"]["folder"] and not rows["llava-1.5-13b"]["folder"]
     assert "not pulled" in llava("list").out
     assert rows["llava-1.5-7b"]["licence"] == "Llama 2 Community" and "not stated" in llava("list").out

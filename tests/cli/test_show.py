@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 
@@ -57,6 +59,43 @@ def test_a_size_that_is_none(size: str, llava: Callable, model_folder: Path) -> 
     run = llava("show", model_folder, "--image-size", size)
     assert run.code == 1
     assert run.err == f"llava: --image-size is {size!r}; give width and height in pixels, such as 640x480\n"
+
+
+@pytest.mark.parametrize("size", ["65536x1", "1x100000", "99999999999999999999x1"])
+def test_a_size_no_picture_can_have(size: str, llava: Callable, model_folder: Path) -> None:
+    run = llava("show", model_folder, "--image-size", size)
+    assert run.code == 1
+    assert run.err == f"llava: --image-size is {size!r}; a side of a picture may have at most 65,535 pixels\n"
+
+
+def test_a_fact_is_one_line_and_a_path_whole(llava: Callable, model_folder: Path, tmp_path: Path) -> None:
+    folder = tmp_path / ("long" * 40)
+    folder.symlink_to(model_folder)
+    lines = llava("show", folder).out.splitlines()
+    assert lines[0] == f"model       {folder} (llavakit format)"
+    assert len(lines) == 17 and all(line == line.rstrip() for line in lines)
+
+
+def test_json(llava: Callable, model_folder: Path, tiled_folder: Path) -> None:
+    run = llava("show", model_folder, "--json")
+    told, model = json.loads(run.out), load(model_folder).model
+    assert run.code == 0 and told["folder"] == str(model_folder) and told["format"] == "llavakit"
+    assert told["parameters"]["all"] == sum(weight.numel() for weight in model.parameters())
+    assert told["parameters"]["vision"] == sum(weight.numel() for weight in model.vision.parameters())
+    assert told["picture"] == {"width": None, "height": None, "views": 1, "tokens": 4, "resize_mode": "pad"}
+    assert told["licence"] is told["compat"] is None and told["stored_as"] == ["F16"]
+    assert told["memory"]["int4"]["weights"] == weight_bytes(model, PRECISIONS["int4"])
+    assert type(model.config).parse(told["config"]) == model.config
+    tiled = json.loads(llava("show", tiled_folder, "--json", "--image-size", "99x33").out)
+    assert tiled["picture"] == {"width": 99, "height": 33, "views": 3, "tokens": 14, "resize_mode": "anyres"}
+
+
+def test_a_tokenizer_that_cannot_be_used_is_told(llava: Callable, model_folder: Path, tmp_path: Path) -> None:
+    folder = Path(shutil.copytree(model_folder, tmp_path / "broken"))
+    (folder / "tokenizer.json").write_text("{}")
+    run = llava("show", folder)
+    assert run.code == 1 and rows(run.out)["template"] == "vicuna_v1"
+    assert "tokenizer.json cannot be used" in run.err and run.err.count("\n") == 1
 
 
 @pytest.fixture
