@@ -14,7 +14,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from safetensors.torch import load_file, save_file
 
-from llavakit.checkpoint import describe, doctor, reader
+from llavakit.checkpoint import CheckpointError, describe, doctor, reader
 from llavakit.checkpoint.contents import Contents, Parts
 from llavakit.checkpoint.doctor import Diagnosis, examine
 from llavakit.checkpoint.findings import Seen
@@ -69,8 +69,8 @@ def with_bytes(name: str, change: Callable[[bytes], bytes]) -> Change:
 
 NORM = "language.norm.weight"
 FAULTS: dict[str, tuple[Change, str]] = {
-    "a key is missing": (with_tensors(lambda t: t.pop(NORM)), f"1 tensors missing {NORM}"),
-    "a key is too many": (with_tensors(lambda t: t.update(odd=torch.ones(2))), "1 tensors not used odd"),
+    "a key is missing": (with_tensors(lambda t: t.pop(NORM)), f"1 tensor missing {NORM}"),
+    "a key is too many": (with_tensors(lambda t: t.update(odd=torch.ones(2))), "1 tensor not used odd"),
     "another shape": (
         with_tensors(lambda t: t.update({NORM: torch.ones(9)})),
         f"{NORM} [9] instead of [8]",
@@ -154,7 +154,7 @@ def test_weights_are_read_only_when_asked(folder: Path, monkeypatch: pytest.Monk
         assert examine(folder).usable
     diagnosis = examine(folder, with_weights=True)
     assert not diagnosis.usable
-    assert "1 tensors hold infinite numbers or none at all language.norm.weight (8 of 8)" in wrong(diagnosis)
+    assert "infinite numbers or none at all in 1 tensor language.norm.weight (8 of 8)" in wrong(diagnosis)
     [unusual] = [finding for finding in diagnosis.findings if finding.severity == "unusual"]
     assert unusual.names == ("language.embed_tokens.weight",)
 
@@ -193,8 +193,8 @@ WHAT = {
     "v15-mlp": "an original LLaVA (model_type 'llava_llama')",
     "projector-only": "a projector of the original's stage 1",
     "lora": "a LoRA adapter of the original's code",
-    "vicuna-tiny": "a model of type 'llama'",
-    "openai/clip-tiny-patch14-56-a": "a model of type 'clip'",
+    "vicuna-tiny": "a language model alone (model_type 'llama')",
+    "openai/clip-tiny-patch14-56-a": "a vision tower (model_type 'clip')",
     "openai": "a folder without a configuration",
     "nowhere": "no folder",
     "v15-mlp/config.json": "a file, not a folder",
@@ -229,10 +229,25 @@ def test_a_published_tower_is_named_by_its_shape() -> None:
 
 
 def test_what_is_meant_for_an_option_is_told(fixtures: Path) -> None:
-    advice = [finding.do for finding in examine(fixtures / "checkpoints" / "vicuna-tiny").findings]
-    assert "give it as --base to what was made from it" in advice
-    advice = [finding.do for finding in examine(fixtures / "checkpoints/openai/clip-tiny-patch14-84-d").findings]
-    assert "give it as --vision-tower to a checkpoint without one" in advice
+    for name, option in (("vicuna-tiny", "--base"), ("openai/clip-tiny-patch14-84-d", "--vision-tower")):
+        folder = fixtures / "checkpoints" / name
+        assert f"give it as {option} to a checkpoint that needs one" in wrong(examine(folder))
+        with pytest.raises(CheckpointError, match=f"give it as {option}"):
+            load(folder)
+
+
+def test_what_is_for_llama_cpp(tmp_path: Path) -> None:
+    (tmp_path / "language.gguf").touch()
+    diagnosis = examine(tmp_path)
+    assert diagnosis.what == "an export for llama.cpp" and not diagnosis.usable
+    with pytest.raises(CheckpointError, match="an export for llama.cpp, which is not read here"):
+        load(tmp_path)
+
+
+@pytest.mark.parametrize("content", [b"\xff{}", b"{"])
+def test_a_configuration_that_is_there_but_broken(content: bytes, folder: Path) -> None:
+    (folder / "config.json").write_bytes(content)
+    assert examine(folder).what == "a folder with a config.json that cannot be read"
 
 
 JSON = st.recursive(

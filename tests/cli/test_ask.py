@@ -112,5 +112,12 @@ def test_traceback_on_request(ask: Callable, tmp_path: Path, monkeypatch: pytest
 
 
 def test_wrong_usage_exits_2(ask: Callable, llava: Callable) -> None:
-    for run in (ask("--temperature", -1), ask("--nonsense"), ask("--device", "tpu"), llava("ask"), llava("aks")):
+    for run in (
+        ask("--temperature", -1),
+        ask("--nonsense"),
+        ask("--device", "tpu"),
+        llava("ask"),
+        llava("aks"),
+        llava("ask", "a.png", " "),
+    ):
         assert run.code == 2 and run.out == "" and run.err

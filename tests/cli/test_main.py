@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import signal
 import subprocess
 import sys
@@ -9,9 +10,10 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+from typer.main import get_command
 
 from llavakit import __version__
-from llavakit.cli.main import sentence
+from llavakit.cli.main import app, sentence
 
 LLAVA = [sys.executable, "-m", "llavakit"]
 
@@ -22,8 +24,9 @@ def test_version(llava: Callable) -> None:
 
 def test_help_lists_every_command(llava: Callable) -> None:
     text = llava("--help").out
-    for command in ("ask", "chat", "show", "train", "evaluate", "scenes", "pull", "list", "rm"):
+    for command in get_command(app).commands:
         assert f"\n  {command} " in text
+    assert "..." not in text.partition("Commands:")[2], "a first sentence too long for its line"
     assert llava().code == 2  # nothing to do is wrong usage; it prints the same help
 
 
@@ -48,6 +51,20 @@ def test_ctrl_c_leaves_with_130(model_folder: Path) -> None:
             talk.send_signal(signal.SIGINT)
         _, err = talk.communicate()
     assert talk.returncode == 130 and b"Traceback" not in err
+
+
+def test_ctrl_c_before_anything_began(tmp_path: Path) -> None:
+    """While the command is still being imported: here, by an interrupt that its first import sends."""
+    (tmp_path / "typer.py").write_text("import os, signal\nos.kill(os.getpid(), signal.SIGINT)\n")
+    environment = {**os.environ, "PYTHONPATH": os.pathsep.join([str(tmp_path), *filter(None, sys.path)])}
+    done = subprocess.run([*LLAVA, "--help"], env=environment, capture_output=True, text=True)
+    assert done.returncode == 130 and not done.stderr and not done.stdout
+
+
+@pytest.mark.parametrize("command", [("show", ""), ("doctor", " "), ("chat", "-m", ""), ("parity", "pocket", "")])
+def test_an_empty_name_is_wrong_usage(command: tuple[str, ...], llava: Callable) -> None:
+    run = llava(*command)
+    assert run.code == 2 and "it is empty" in run.err and not run.out
 
 
 @pytest.mark.parametrize(

@@ -33,6 +33,8 @@ def test_they_part(llava: Callable, model_folder: Path, other: Path, picture: Pa
     run = llava("parity", model_folder, other, "--pictures", picture.parent)
     assert run.code == 1 and not run.err
     assert run.out.splitlines()[-1].startswith("they part at projected, in it's red.png at [0, 0]: ")
+    one = llava("parity", model_folder, model_folder, "--pictures", picture.parent)
+    assert one.out.endswith("\nthey agree on 1 picture\n")
     assert llava("parity", model_folder, other, "--tolerance", 1000, "--max-tokens", 1).out.count(" agree\n") >= 5
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from llavakit.checkpoint.findings import Seen
-from llavakit.checkpoint.formats import NATIVE_FORMAT, TOKENIZER_FILE
+from llavakit.checkpoint.formats import CONFIG_FILE, FOR_LLAMA_CPP, NATIVE_FORMAT, TOKENIZER_FILE, part_of_a_model
 from llavakit.checkpoint.lora import ADAPTER_CONFIG_FILE
 from llavakit.checkpoint.original import PROJECTOR
 from llavakit.checkpoint.reader import Reader
@@ -29,9 +29,13 @@ def what_it_is(seen: Seen) -> str:
     if maker:
         kind = config.get("model_type")
         return f"{maker} (model_type {kind!r})" if kind else maker
+    if part := part_of_a_model(dict(config)):
+        return part[0]
     if "model_type" in config:
         return f"a model of type {config['model_type']!r}"
-    return "a folder with a config.json" if config else "a folder without a configuration"
+    if (folder / CONFIG_FILE).exists():
+        return "a folder with a config.json" if config else "a folder with a config.json that cannot be read"
+    return FOR_LLAMA_CPP if any(folder.glob("*.gguf")) else "a folder without a configuration"
 
 
 def treated_as(seen: Seen) -> dict[str, str]:

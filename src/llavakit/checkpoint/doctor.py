@@ -7,7 +7,7 @@ for; pickles never.
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, TypeVar
@@ -24,7 +24,6 @@ from llavakit.checkpoint.load import tokenizer_of
 from llavakit.checkpoint.lora import ADAPTER
 from llavakit.checkpoint.original import PROJECTOR
 from llavakit.checkpoint.reader import PICKLES, Reader, Tensors
-from llavakit.checkpoint.sections import LANGUAGES
 from llavakit.checkpoint.weights import misfits
 from llavakit.config import LlavaConfig
 from llavakit.model import Llava
@@ -62,10 +61,10 @@ def examine(folder: Path, parts: Parts = NO_PARTS, *, with_weights: bool = False
     contents = None if config is None else _attempt(findings, lambda: read_contents(folder, parts))
     stored = _attempt([], lambda: _own_tensors(folder)) or {}  # why not, `contents` tells
     seen = Seen(folder, parts, config or {}, contents, stored)
-    diagnosis = Diagnosis(folder, what_it_is(seen), findings=findings)
+    what = _attempt(findings, lambda: what_it_is(seen)) or "a folder that cannot be read"
+    diagnosis = Diagnosis(folder, what, findings=findings)
     if contents is None:
         tell(_damaged(folder))
-        tell(_hints(seen))
     else:
         tell(_fit(contents))
         tokenizer = _attempt(findings, lambda: tokenizer_of(folder, parts, contents.config))
@@ -75,7 +74,7 @@ def examine(folder: Path, parts: Parts = NO_PARTS, *, with_weights: bool = False
         tell(_dropped(seen))
         if with_weights:
             tell(_weights(contents.tensors))
-        diagnosis.treated_as = treated_as(seen)
+        diagnosis.treated_as = _attempt(findings, lambda: treated_as(seen)) or {}
     tell(recognised(seen))
     tell(_strays(seen))
     diagnosis.findings = _once(findings)
@@ -121,7 +120,7 @@ def _fit(contents: Contents) -> Iterator[Finding]:
     with torch.device("meta"):
         model = Llava(contents.config)
     for fault, names in misfits(model, contents.tensors).items():
-        yield Finding("wrong", f"{len(names)} tensors {fault}", names=tuple(names))
+        yield Finding("wrong", f"{_tensors(names)} {fault}", names=tuple(names))
 
 
 def _vocabulary(config: LlavaConfig, num_words: int) -> Iterator[Finding]:
@@ -142,7 +141,8 @@ def _dropped(seen: Seen) -> Iterator[Finding]:
     used = {tensor.name for tensor in seen.contents.tensors.values()}
     unused = tuple(name for name in seen.stored if name not in used and ".lora_" not in name)
     if unused and not seen.parts.base:
-        yield Finding("note", f"{len(unused)} tensors that can never matter are left aside", names=unused)
+        place = " of the vision tower" if all("vision" in name for name in unused) else ""
+        yield Finding("note", f"{_tensors(unused)}{place} left aside, which can never matter", names=unused)
 
 
 def _weights(tensors: Tensors) -> Iterator[Finding]:
@@ -157,20 +157,13 @@ def _weights(tensors: Tensors) -> Iterator[Finding]:
             empty.append(tensor.name)
     if broken:
         do = "get the files again, or the training that made them has diverged"
-        yield Finding("wrong", f"{len(broken)} tensors hold infinite numbers or none at all", do, names=tuple(broken))
+        yield Finding("wrong", f"infinite numbers or none at all in {_tensors(broken)}", do, names=tuple(broken))
     if empty:
-        yield Finding("unusual", f"{len(empty)} matrices are all zeros, as if never filled", names=tuple(empty))
+        yield Finding("unusual", "nothing but zeros, as if never filled, in " + _tensors(empty), names=tuple(empty))
 
 
-def _hints(seen: Seen) -> Iterator[Finding]:
-    """What a folder that is no checkpoint may be good for."""
-    kind = seen.config.get("model_type")
-    if kind in [*LANGUAGES] and not seen.is_original:
-        yield Finding("note", "it is a language model alone", "give it as --base to what was made from it")
-    if kind in ("clip", "clip_vision_model", "siglip", "siglip_vision_model"):
-        yield Finding("note", "it is a vision tower", "give it as --vision-tower to a checkpoint without one")
-    if seen.folder.is_dir() and (gguf := sorted(path.name for path in seen.folder.glob("*.gguf"))):
-        yield Finding("note", "it holds files of llama.cpp, which are not read here", names=tuple(gguf))
+def _tensors(names: Sequence[str]) -> str:
+    return f"{len(names)} tensor{'s' * (len(names) != 1)}"
 
 
 def _damaged(folder: Path) -> Iterator[Finding]:

@@ -8,13 +8,16 @@ from typing import Any, Literal
 
 from llavakit.checkpoint import CheckpointError
 from llavakit.checkpoint.kinds import check_kinds
+from llavakit.checkpoint.sections import LANGUAGES
 from llavakit.checkpoint.translate import is_llava_hf, translate
+from llavakit.checkpoint.translate_original import is_original
 from llavakit.config import ConfigError, LlavaConfig
 
 Format = Literal["llavakit", "llava-hf", "original"]
 
 NATIVE_FORMAT: Format = "llavakit"
 NATIVE_VERSION = 1
+FOR_LLAMA_CPP = "an export for llama.cpp"  # what a folder of GGUF files is called
 CONFIG_FILE = "config.json"
 WEIGHTS_FILE = "model.safetensors"
 INDEX_FILE = "model.safetensors.index.json"
@@ -39,6 +42,8 @@ def read_config(folder: str | Path) -> tuple[LlavaConfig, Format]:
     if not folder.is_dir():
         raise CheckpointError(f"there is no folder {folder}")
     if not (folder / CONFIG_FILE).is_file():
+        if any(folder.glob("*.gguf")):
+            raise CheckpointError(f"{folder} is {FOR_LLAMA_CPP}, which is not read here: give the model it was made of")
         raise CheckpointError(f"{folder} is no checkpoint: it has no {CONFIG_FILE}")
     data = read_settings(folder / CONFIG_FILE)
     try:
@@ -48,7 +53,20 @@ def read_config(folder: str | Path) -> tuple[LlavaConfig, Format]:
             return _llava_hf(folder, data), "llava-hf"
     except ConfigError as error:
         raise CheckpointError(f"{folder / CONFIG_FILE}: {error}") from error
+    if part := part_of_a_model(data):
+        name, option = part
+        raise CheckpointError(f"{folder} is {name}, no LLaVA: give it as {option} to a checkpoint that needs one")
     raise CheckpointError(f"{folder} holds {_describe(data)}, which llavakit does not read")
+
+
+def part_of_a_model(data: dict[str, Any]) -> tuple[str, str] | None:
+    """Of what is no model by itself but part of one: what to call it, and the option that takes it."""
+    kind = data.get("model_type")
+    if kind in [*LANGUAGES] and not is_original(data):
+        return f"a language model alone (model_type {kind!r})", "--base"
+    if kind in ("clip", "clip_vision_model", "siglip", "siglip_vision_model"):
+        return f"a vision tower (model_type {kind!r})", "--vision-tower"
+    return None
 
 
 def read_json(path: Path) -> dict[str, Any]:

@@ -22,12 +22,13 @@ from llavakit.cli.options import (
     TopKOption,
     TopPOption,
     VisionTowerOption,
+    not_empty,
 )
 
 
 def ask(
     picture: Annotated[str, typer.Argument(metavar="PICTURE", help="An image file, or - for standard input.")],
-    question: Annotated[str, typer.Argument(metavar="QUESTION", help="What to ask about it.")],
+    question: Annotated[str, typer.Argument(metavar="QUESTION", help="What to ask about it.", callback=not_empty)],
     model: ModelOption = "pocket",
     as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object instead of the text.")] = False,
     max_tokens: MaxTokensOption = 512,

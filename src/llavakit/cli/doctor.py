@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from llavakit.cli.options import BaseOption, ModelArgument, VisionTowerOption
+from llavakit.cli.terminal import interrupts_kept
 
 if TYPE_CHECKING:
     from llavakit.checkpoint.doctor import Diagnosis
@@ -27,22 +28,26 @@ def doctor(
     weights: Annotated[bool, typer.Option("--weights", help=_WEIGHTS_HELP)] = False,
     as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object instead of the text.")] = False,
 ) -> None:
-    """Say what a checkpoint is, how it is taken, and what is wrong or unusual with it.
+    """Say what a checkpoint is, and what is wrong or unusual with it.
 
-    Reads headers only, and never a pickle. Exit code 0: usable, with remarks or without. 1: not usable as it is.
+    Also how it is taken: its format, template, tokenizer. Reads headers only, and never a pickle. Exit code 0: usable,
+    with remarks or without. 1: not usable as it is.
     """
     from llavakit.checkpoint.contents import Parts
-    from llavakit.checkpoint.doctor import examine
+    from llavakit.checkpoint.doctor import Diagnosis, examine
+    from llavakit.checkpoint.findings import Finding
     from llavakit.checkpoint.load import companions, locate
 
-    parts = companions(model, Parts(vision_tower, base))
     try:
-        folder = locate(model)
-    except ValueError:
-        if not Path(model).exists():
+        parts = companions(model, Parts(vision_tower, base))
+        folder = Path(model) if Path(model).is_file() else locate(model)  # of a file the diagnosis says what it is
+    except ValueError as error:
+        if not as_json:
             raise
-        folder = Path(model)  # a file: the diagnosis says so
-    diagnosis = examine(folder, parts, with_weights=weights)
+        diagnosis = Diagnosis(Path(model), "nothing that is here", findings=[Finding("wrong", str(error))])
+    else:
+        with interrupts_kept():
+            diagnosis = examine(folder, parts, with_weights=weights)
     if as_json:
         print(json.dumps(_as_object(diagnosis), ensure_ascii=False))
     else:
@@ -74,7 +79,8 @@ def _lines(diagnosis: Diagnosis) -> Iterator[str]:
 
 def _told(finding: Finding) -> Iterator[str]:
     more = len(finding.names) - _SHOWN
-    names = ", ".join(finding.names[:_SHOWN]) + (f" and {more} more" if more > 0 else "")
+    shown = () if finding.severity == "note" and more > 0 else finding.names[:_SHOWN]  # a note is worth one line
+    names = ", ".join(shown) + (f" and {more} more" if shown and more > 0 else "")
     source = f" ({finding.source})" if finding.source else ""
     yield f"{finding.severity + ':':<10}{finding.says}{': ' * bool(names)}{names}{source}"
     if finding.do:

@@ -11,7 +11,7 @@ import typer
 def list_models(
     as_json: Annotated[bool, typer.Option("--json", help="Print one JSON list instead of the table.")] = False,
 ) -> None:
-    """List the models on this machine, then those that llava pull knows by name."""
+    """List the models that are here, and those to pull by name."""
     from llavakit import catalog, hub
 
     here = {model.repo: model for model in hub.pulled()}

@@ -12,7 +12,9 @@ from llavakit.cli.options import DType, PickleOption, VisionTowerOption
 
 
 def merge(
-    adapter: Annotated[Path, typer.Argument(help="The adapter's folder.", exists=True, file_okay=False)],
+    adapter: Annotated[
+        Path, typer.Argument(metavar="ADAPTER", help="The adapter's folder.", exists=True, file_okay=False)
+    ],
     base: Annotated[Path, typer.Option(help="Folder of the model it was trained on.", exists=True, file_okay=False)],
     out: Annotated[Path, typer.Option(help="The folder to write.", file_okay=False)],
     vision_tower: VisionTowerOption = None,

@@ -11,14 +11,24 @@ Device = Literal["auto", "cpu", "cuda", "mps"]
 DType = Literal["auto", "float32", "bfloat16", "float16"]
 
 _MODEL_HELP = "A checkpoint folder, a name that llava list shows, or the hub id of a pulled model."
-ModelOption = Annotated[str, typer.Option("--model", "-m", help=_MODEL_HELP)]
-ModelArgument = Annotated[str, typer.Argument(metavar="MODEL", help=_MODEL_HELP)]
+
+
+def not_empty(value: str) -> str:
+    """An empty word is a mistake of a script, and no name of the current folder."""
+    if not value.strip():
+        raise typer.BadParameter("it is empty")
+    return value
+
+
+ModelOption = Annotated[str, typer.Option("--model", "-m", help=_MODEL_HELP, callback=not_empty)]
+ModelArgument = Annotated[str, typer.Argument(metavar="MODEL", help=_MODEL_HELP, callback=not_empty)]
 
 
 def _folder_of(name: str) -> Path:
     """A folder, or that of a pulled model."""
     from llavakit.checkpoint.load import locate
 
+    not_empty(name)
     try:
         return locate(name)
     except ValueError as error:

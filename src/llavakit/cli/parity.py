@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from llavakit.cli.options import DeviceOption, DType, ThreadsOption
+from llavakit.cli.options import BaseOption, DeviceOption, DType, ThreadsOption, VisionTowerOption, not_empty
 
 if TYPE_CHECKING:
     from llavakit.parity.report import Report, Stage
@@ -21,15 +21,13 @@ _TOLERANCE_HELP = (
     "Largest difference allowed between numbers.  "
     "[default: pixels 1e-6, features and projected 2e-5, logits 1e-4, which suits float32]"
 )
-_Tower = Annotated[
-    Path | None, typer.Option(help="Folder of the CLIP tower, where it has none.", exists=True, file_okay=False)
-]
-_Base = Annotated[Path | None, typer.Option(help="Folder of the model it was made from.", exists=True, file_okay=False)]
 
 
 def parity(
-    one: Annotated[str, typer.Argument(metavar="A", help="A checkpoint folder or name, as --model takes it.")],
-    other: Annotated[str, typer.Argument(metavar="B", help="The one to compare it with.")],
+    one: Annotated[
+        str, typer.Argument(metavar="A", help="A checkpoint folder or name, as --model takes it.", callback=not_empty)
+    ],
+    other: Annotated[str, typer.Argument(metavar="B", help="The one to compare it with.", callback=not_empty)],
     pictures: Annotated[
         Path | None,
         typer.Option(metavar="FOLDER", help="Show these.  [default: five drawn ones]", exists=True, file_okay=False),
@@ -37,18 +35,18 @@ def parity(
     question: Annotated[str, typer.Option(help="What to ask about each.")] = "What is in the picture?",
     tolerance: Annotated[float | None, typer.Option(min=0, help=_TOLERANCE_HELP)] = None,
     max_tokens: Annotated[int, typer.Option(min=1, help="Longest answer, in tokens.")] = 24,
-    vision_tower_a: _Tower = None,
-    base_a: _Base = None,
-    vision_tower_b: _Tower = None,
-    base_b: _Base = None,
+    vision_tower_a: VisionTowerOption = None,
+    base_a: BaseOption = None,
+    vision_tower_b: VisionTowerOption = None,
+    base_b: BaseOption = None,
     device: DeviceOption = "auto",
     dtype: Annotated[DType, typer.Option(help="Number format of the weights.")] = "float32",
     threads: ThreadsOption = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object instead of the text.")] = False,
 ) -> None:
-    """Show two checkpoints the same pictures, and say stage by stage how far apart they are.
+    """Say stage by stage how far two checkpoints are apart.
 
-    Exit code 0: they agree. 1: they part, and the first place where they do is told.
+    Both are shown the same pictures. Exit code 0: they agree. 1: they part, and the first place where they do is told.
     """
     from llavakit.cli.opening import open_model
     from llavakit.parity.pictures import drawn, from_folder
@@ -87,7 +85,7 @@ def _lines(found: Report) -> Iterator[str]:
         yield f"{stage.name:<10} {_measured(stage):<32} {'agree' if stage.agrees else 'PART'}"
     first = found.first_to_part
     if first is None:
-        yield f"they agree on {len(found.pictures)} pictures"
+        yield f"they agree on {len(found.pictures)} picture{'s' * (len(found.pictures) != 1)}"
     elif first.parting:
         place = f" at {list(first.parting.index)}" if first.parting.index else ""
         yield f"they part at {first.name}, in {first.parting.picture}{place}: {first.parting.says}"

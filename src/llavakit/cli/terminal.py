@@ -42,3 +42,22 @@ def stop_on_interrupt() -> Iterator[Callable[[], bool]]:
         yield lambda: is_stopped
     finally:
         signal.signal(signal.SIGINT, previous)
+
+
+@contextmanager
+def interrupts_kept() -> Iterator[None]:
+    """A Ctrl-C within it ends in KeyboardInterrupt, whatever the code between has made of the exception."""
+    came = False
+
+    def interrupt(_signal: int, _frame: FrameType | None) -> None:
+        nonlocal came
+        came = True
+        raise KeyboardInterrupt
+
+    previous = signal.signal(signal.SIGINT, interrupt)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGINT, previous)
+        if came:
+            raise KeyboardInterrupt
