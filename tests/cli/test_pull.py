@@ -15,6 +15,7 @@ from huggingface_hub import constants
 from llavakit.checkpoint.contents import NO_PARTS, Parts
 from llavakit.checkpoint.load import companions, locate
 from llavakit.hub import download
+from llavakit.processing.templates import TEMPLATES
 
 
 @pytest.fixture
@@ -95,6 +96,13 @@ def test_list(llava: Callable, pulled: Path) -> None:
     assert rows["llava-1.5-7b"]["folder"] and rows["pocket"]["folder"] and not rows["llava-1.5-13b"]["folder"]
     assert "not pulled" in llava("list").out
     assert rows["llava-1.5-7b"]["licence"] == "Llama 2 Community" and "not stated" in llava("list").out
+
+
+def test_list_of_templates(llava: Callable) -> None:
+    names = llava("list", "--templates").out.split()
+    assert "vicuna_v1" in names and json.loads(llava("list", "--templates", "--json").out) == names == sorted(TEMPLATES)
+    run = llava("chat", "--template", "zzz")
+    assert run.code == 1 and run.err == "llava: There is no template 'zzz': llava list --templates shows them all.\n"
 
 
 def test_rm_asks(llava: Callable, pulled: Path, model_folder: Path) -> None:

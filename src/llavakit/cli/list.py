@@ -10,8 +10,12 @@ import typer
 
 def list_models(
     as_json: Annotated[bool, typer.Option("--json", help="Print one JSON list instead of the table.")] = False,
+    templates: Annotated[bool, typer.Option("--templates", help="List what --template takes instead.")] = False,
 ) -> None:
     """List the models that are here, and those to pull by name."""
+    if templates:
+        _list_templates(as_json=as_json)
+        return
     from llavakit import catalog, hub
 
     here = {model.repo: model for model in hub.pulled()}
@@ -42,3 +46,10 @@ def list_models(
     for row in rows:
         state = "not pulled" if row["folder"] is None else f"{row['bytes'] / 1e6:,.1f} MB"
         print(f"{row['name']:{width}} {state:>14}  {row['format'] or '':9} {row['licence'] or 'not stated'}")
+
+
+def _list_templates(*, as_json: bool) -> None:
+    from llavakit.processing.templates import TEMPLATES
+
+    names = sorted(TEMPLATES)
+    print(json.dumps(names) if as_json else "\n".join(names))

@@ -63,8 +63,8 @@ ThreadsOption = Annotated[int | None, typer.Option(min=1, help="CPU threads.  [d
 
 OWN_TEMPLATE = "jinja"
 _TEMPLATE_HELP = (
-    f"Prompt template; {OWN_TEMPLATE} is the Jinja program that came with the model, run apart with little time and "
-    "memory.  [default: the one it was trained with]"
+    f"Prompt template, of those that llava list --templates shows; {OWN_TEMPLATE} is the Jinja program that came with "
+    "the model, run apart with little time and memory.  [default: the one it was trained with]"
 )
 TemplateOption = Annotated[str | None, typer.Option(help=_TEMPLATE_HELP)]
 MaxTokensOption = Annotated[int, typer.Option(min=1, help="Longest answer, in tokens.")]

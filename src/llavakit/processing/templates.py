@@ -225,10 +225,11 @@ TEMPLATES |= {
     "qwen_2": TEMPLATES["qwen_1_5"],
     "v0_plain": TEMPLATES["plain"],
 }
+_LISTED = "llava list --templates shows them all"
 
 
 def find_template(name: str) -> Template:
     """The template of that name; raises ValueError that names the nearest known one."""
     if name not in TEMPLATES:
-        raise ValueError(f"There is no template {name!r}: {nearest(name, list(TEMPLATES))}.")
+        raise ValueError(f"There is no template {name!r}: {nearest(name, list(TEMPLATES), otherwise=_LISTED)}.")
     return TEMPLATES[name]
