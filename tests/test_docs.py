@@ -13,7 +13,7 @@ NOT_ON_THE_WAY = {"model/clip.py", "model/footprint.py"} | {
     f"checkpoint/{name}.py"
     for name in (
         *("save", "atomic", "tensors", "card", "shards", "exporting", "merging"),
-        *("doctor", "describe", "findings", "known_configs"),
+        *("doctor", "describe", "findings", "known_configs", "needs"),
     )
 }
 

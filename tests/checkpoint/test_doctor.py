@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shlex
 import shutil
 from collections.abc import Callable
 from pathlib import Path
@@ -13,12 +14,14 @@ import torch
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from safetensors.torch import load_file, save_file
+from typer.main import get_command
 
 from llavakit.checkpoint import CheckpointError, describe, doctor, reader
 from llavakit.checkpoint.contents import Contents, Parts
 from llavakit.checkpoint.doctor import Diagnosis, examine
 from llavakit.checkpoint.findings import Seen
 from llavakit.checkpoint.load import load
+from llavakit.cli.main import app
 from llavakit.config import LlavaConfig, SpecialTokens, VisionConfig
 
 WEIGHTS = "model.safetensors"
@@ -205,7 +208,37 @@ WHAT = {
 def test_what_a_folder_is_though_it_cannot_be_used(name: str, fixtures: Path) -> None:
     diagnosis = examine(fixtures / "checkpoints" / name)
     assert diagnosis.what == WHAT[name]
-    assert not diagnosis.usable and not diagnosis.treated_as
+    assert not diagnosis.usable and bool(diagnosis.treated_as) == ("original" in diagnosis.what)
+
+
+LACKING = {  # what has to be given besides the pickles that have to be allowed, and what its configuration says of it
+    "v1-linear": (("a vision tower ('openai/clip-tiny-patch14-56-a')",), "as LLaVA v1: projector linear"),
+    "v15-mlp": (("a vision tower ('openai/clip-tiny-patch14-84-b')",), "as LLaVA-1.5: projector mlp2x_gelu"),
+    "projector-only": (("a vision tower ('openai/clip-tiny-patch14-84-b')", "made from ('vicuna-tiny')"), "as LLaVA"),
+    "lora": (("a vision tower ('openai/clip-tiny-patch14-84-b')", "made from ('vicuna-tiny')"), "as LLaVA-1.5"),
+    "v0-delta": (("a vision tower ('openai/clip-tiny-patch14-56-a')", "the model it was made from"), "as LLaVA v1"),
+}
+
+
+@pytest.mark.parametrize("name", LACKING)
+def test_all_that_is_lacking_is_told_at_once(name: str, fixtures: Path, tmp_path: Path) -> None:
+    lacking, variant = LACKING[name]
+    checkpoints = fixtures / "checkpoints"
+    diagnosis = examine(checkpoints / name)
+    [note] = [finding for finding in diagnosis.findings if finding.says.startswith("it lacks")]
+    assert all(part in note.says for part in lacking) and ("--base BASE" in note.do) == (len(lacking) == 2)
+    assert diagnosis.treated_as["variant"].startswith(variant)
+    assert diagnosis.treated_as["template"] and diagnosis.treated_as["context"].endswith(" tokens")
+    tower = checkpoints / "openai" / f"clip-tiny-patch14-{'84-b' if '84-b' in note.says else '56-a'}"
+    parts = Parts(tower, checkpoints / "vicuna-tiny" if len(lacking) == 2 else None)
+    [note] = [note for note in examine(checkpoints / name, parts).findings if note.do.startswith("to take it in: ")]
+    assert note.says == "all that it needs is here" and note.do.endswith(" --allow-pickle")
+    command = shlex.split(note.do.removeprefix("to take it in: "))
+    command[command.index("NEW")] = str(tmp_path / "new")
+    get_command(app)(command[1:], standalone_mode=False)
+    made = examine(tmp_path / "new").treated_as
+    for row in ("variant", "template", "context"):  # what was foretold is what came out
+        assert made[row] == diagnosis.treated_as[row]
 
 
 def test_where_the_tower_is_from(fixtures: Path, tmp_path: Path) -> None:

@@ -54,6 +54,15 @@ def treated_as(seen: Seen) -> dict[str, str]:
     }
 
 
+def foretold(config: LlavaConfig) -> dict[str, str]:
+    """The rows that the configuration alone is enough for."""
+    return {
+        "variant": variant(config),
+        "template": config.template,
+        "context": f"{config.language.max_positions:,} tokens",
+    }
+
+
 def variant(config: LlavaConfig) -> str:
     """Which member of the family it is built as, whatever it is called."""
     if config.tiling and config.tiling.max_tiles:

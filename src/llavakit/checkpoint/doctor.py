@@ -16,12 +16,13 @@ import torch
 
 from llavakit.checkpoint import CheckpointError
 from llavakit.checkpoint.contents import NO_PARTS, Contents, Parts, read_contents
-from llavakit.checkpoint.describe import treated_as, what_it_is
+from llavakit.checkpoint.describe import foretold, treated_as, what_it_is
 from llavakit.checkpoint.findings import Finding, Seen
 from llavakit.checkpoint.formats import CONFIG_FILE, INDEX_FILE, WEIGHTS_FILE, read_json
 from llavakit.checkpoint.known_configs import recognised
 from llavakit.checkpoint.load import tokenizer_of
 from llavakit.checkpoint.lora import ADAPTER
+from llavakit.checkpoint.needs import foreseen, way_in
 from llavakit.checkpoint.original import PROJECTOR
 from llavakit.checkpoint.reader import PICKLES, Reader, Tensors
 from llavakit.checkpoint.weights import misfits
@@ -35,7 +36,7 @@ _SAFETENSORS = ".safetensors"
 
 @dataclass
 class Diagnosis:
-    """What came out. `treated_as` is empty where the folder cannot be read at all."""
+    """What came out. `treated_as` has only what config.json tells where no tensors can be read, or nothing."""
 
     folder: Path
     what: str
@@ -65,6 +66,9 @@ def examine(folder: Path, parts: Parts = NO_PARTS, *, with_weights: bool = False
     diagnosis = Diagnosis(folder, what, findings=findings)
     if contents is None:
         tell(_damaged(folder))
+        tell(way_in(seen, needs_base=any("give --base" in finding.says for finding in findings)))
+        if seen.is_original:
+            diagnosis.treated_as = _attempt([], lambda: foretold(foreseen(seen))) or {}
     else:
         tell(_fit(contents))
         tokenizer = _attempt(findings, lambda: tokenizer_of(folder, parts, contents.config))
