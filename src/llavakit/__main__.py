@@ -2,16 +2,10 @@
 
 import sys
 
-
-def main() -> None:
-    """Run the command line; see `llavakit.cli.main`."""
-    try:
-        from llavakit.cli.main import main as run
-
-        run()
-    except KeyboardInterrupt:
-        sys.exit(130)
-
+try:
+    from llavakit.cli.main import main
+except KeyboardInterrupt:
+    sys.exit(130)
 
 if __name__ == "__main__":
     main()

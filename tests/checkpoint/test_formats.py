@@ -37,7 +37,7 @@ def test_next(fixtures: Path) -> None:
 @pytest.mark.parametrize(
     ("folder", "sentence"),
     [
-        ("checkpoints/vicuna-tiny", "a model of type 'llama'"),
+        ("checkpoints/vicuna-tiny", "a language model alone .model_type 'llama'., no LLaVA: give it as --base"),
         ("tokenizers/vicuna", "it has no config.json"),
         ("no/such", "there is no folder"),
     ],
