@@ -65,3 +65,9 @@ def test_json_of_what_is_no_number(llava: Callable, model_folder: Path, tmp_path
 def test_a_folder_without_pictures(llava: Callable, model_folder: Path) -> None:
     run = llava("parity", model_folder, model_folder, "--pictures", model_folder)
     assert run.code == 1 and run.err == f"llava: there is no picture in {model_folder}\n"
+
+
+def test_the_parts_of_each_go_by_name_too(llava: Callable, model_folder: Path) -> None:
+    for option in ("--vision-tower-a", "--base-b"):
+        run = llava("parity", model_folder, model_folder, option, "nobody/nothing")
+        assert run.code == 2 and "has not been pulled" in run.err
