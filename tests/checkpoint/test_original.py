@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import shutil
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -164,6 +165,20 @@ def test_what_is_missing_is_named(name: str, given: dict[str, str], says: str, f
     with pytest.raises(CheckpointError) as refused:
         read_contents(fixtures / "checkpoints" / name, kind.parts(fixtures / "checkpoints"))
     assert says in str(refused.value)
+
+
+@pytest.mark.parametrize(
+    "base, says",
+    [
+        ("openai/clip-tiny-patch14-56-a", "holds no language model"),
+        ("v15-mlp", "v0-delta is no change of the model in --base: projector.fc1.bias, projector.fc1.weight, "),
+    ],
+)
+def test_a_base_that_a_delta_was_not_made_from_is_refused(base: str, says: str, fixtures: Path, tmp_path: Path) -> None:
+    checkpoints = fixtures / "checkpoints"
+    parts = Kind("v0-delta", tower="56-a", base=base).parts(checkpoints)
+    with pytest.raises(CheckpointError, match=re.escape(says)):
+        read_contents(checkpoints / "v0-delta", parts, Reader(unpickler(tmp_path)))
 
 
 def test_the_tower_inside_counts_and_not_the_one_beside(fixtures: Path) -> None:

@@ -147,6 +147,29 @@ def test_saving_never_deletes_what_it_did_not_write(model: Llava, tokenizer: Tok
     assert (folder / "thesis.tex").exists()
 
 
+@pytest.mark.parametrize(
+    "files", [{"README.md": "# Mine"}, {"config.json": '{"model_type": "clip"}', "README.md": "x"}]
+)
+def test_what_somebody_else_wrote_is_kept(
+    files: dict[str, str], model: Llava, tokenizer: Tokenizer, tmp_path: Path
+) -> None:
+    for name, text in files.items():
+        (tmp_path / name).write_text(text)
+    with pytest.raises(CheckpointError, match=r"would delete .*README\.md.*, which llavakit has not written"):
+        save(model, tokenizer, tmp_path)
+    assert {path.name: path.read_text() for path in tmp_path.iterdir()} == files
+
+
+def test_a_narrower_type_that_cannot_hold_a_weight_is_refused(
+    model: Llava, tokenizer: Tokenizer, tmp_path: Path
+) -> None:
+    with torch.no_grad():
+        model.projector.fc1.bias[0] = 1e5
+    save(model, tokenizer, tmp_path / "m")
+    with pytest.raises(CheckpointError, match=r"projector\.fc1\.bias holds values too large for float16"):
+        load(tmp_path / "m", dtype=torch.float16)
+
+
 def test_a_file_is_no_folder(model: Llava, tokenizer: Tokenizer, tmp_path: Path) -> None:
     (tmp_path / "m").write_text("")
     with pytest.raises(CheckpointError, match="is a file; a checkpoint is a folder"):

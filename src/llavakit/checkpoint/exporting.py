@@ -49,6 +49,8 @@ def export_checkpoint(
     """
     folder, parts = locate(model), companions(model, parts)
     check_replaceable(out)
+    if out.resolve() == folder.resolve():
+        raise CheckpointError(f"{out} is the model itself, and an export would replace it: choose a new folder")
     contents = read_contents(folder, parts)
     with torch.device("meta"):
         check_fit(Llava(contents.config), contents.tensors, folder)

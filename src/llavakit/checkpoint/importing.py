@@ -7,6 +7,7 @@ from pathlib import Path
 
 import torch
 
+from llavakit.checkpoint import CheckpointError
 from llavakit.checkpoint.contents import NO_PARTS, Contents, Parts, read_contents
 from llavakit.checkpoint.load import companions, locate, tokenizer_of
 from llavakit.checkpoint.pickles import unpickler
@@ -31,6 +32,8 @@ def import_checkpoint(
     """
     folder, parts = locate(source), companions(source, parts)
     check_replaceable(out)
+    if out.resolve() == folder.resolve():
+        raise CheckpointError(f"{out} is the model itself, and importing would replace it: choose a new folder")
     out.parent.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(prefix=".llava-import-", dir=out.parent) as scratch:
         contents = read_contents(folder, parts, Reader(unpickler(Path(scratch)) if allow_pickle else None))

@@ -99,7 +99,10 @@ def _base(folder: Path, config: JSON, base: Path | None, reader: Reader) -> Tens
             f"{folder} is only a part or a change of a language model: give --base, the folder of the model it was "
             f"made from (its config.json says {config.get('_name_or_path')!r})"
         )
-    return by_our_names(reader.weights(base), ORIGINAL)
+    tensors = by_our_names(reader.weights(base), ORIGINAL)
+    if EMBEDDINGS not in tensors:
+        raise CheckpointError(f"--base {base} holds no language model, and {folder} was made from one")
+    return tensors
 
 
 def _stripped(stored: Tensors) -> Tensors:
@@ -115,10 +118,13 @@ def _is_delta(tensors: Tensors) -> bool:
 
 def _add_base(delta: Tensors, base: Tensors, folder: Path) -> Tensors:
     """Each tensor of a delta with the base's added; more words than the base has stand behind its own."""
-    return {
-        name: _sum(tensor, base[name], folder) if name.startswith("language.") and name in base else tensor
-        for name, tensor in delta.items()
-    }
+    changed = {name for name in delta if name.startswith("language.")}
+    if odd := sorted(changed ^ base.keys()):
+        raise CheckpointError(
+            f"{folder} is no change of the model in --base: {', '.join(odd[:5])}{' and more' * (len(odd) > 5)} "
+            f"{'stand' if len(odd) > 1 else 'stands'} in one of them alone; give the language model it was made from"
+        )
+    return {name: _sum(tensor, base[name], folder) if name in changed else tensor for name, tensor in delta.items()}
 
 
 def _sum(delta: StoredTensor, base: StoredTensor, folder: Path) -> StoredTensor:

@@ -1,8 +1,8 @@
 """A pickled weight file made into a safetensors file, in a process of its own: `python -m llavakit.checkpoint.pickles`.
 
-Only `llava import --allow-pickle` comes here. The file is read with `weights_only`, which builds tensors and plain
-containers and nothing else. The process has no more memory and time than the file can need, imports nothing from the
-folder it is started in, and hands over a file of numbers, which is checked like any other.
+Only `llava import` and `llava merge` come here, on --allow-pickle. The file is read with `weights_only`, which builds
+tensors and plain containers and nothing else. The process has no more memory and time than the file can need, imports
+nothing from the folder it is started in, and hands over a file of numbers, which is checked like any other.
 """
 
 from __future__ import annotations

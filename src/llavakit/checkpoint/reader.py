@@ -125,5 +125,6 @@ def _check_header(path: Path) -> None:
 def _refusal(folder: Path, names: list[str]) -> str:
     return (
         f"{folder} holds its weights as pickles ({', '.join(names[:3])}), which can run any code when opened; "
-        f"`llava import {folder} --out NEW --allow-pickle` makes a safe folder of it, in a process of its own"
+        "`llava import MODEL --out NEW --allow-pickle` makes a safe folder of them, in a process of its own (where the "
+        "model needs --base or --vision-tower, give them there too)"
     )

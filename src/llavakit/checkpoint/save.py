@@ -13,7 +13,14 @@ from torch import Tensor
 
 from llavakit.checkpoint import CheckpointError
 from llavakit.checkpoint.atomic import atomic_folder
-from llavakit.checkpoint.formats import CONFIG_FILE, NATIVE_FORMAT, NATIVE_VERSION, TOKENIZER_FILE, WEIGHTS_FILE
+from llavakit.checkpoint.formats import (
+    CONFIG_FILE,
+    NATIVE_FORMAT,
+    NATIVE_VERSION,
+    TOKENIZER_FILE,
+    WEIGHTS_FILE,
+    read_optional,
+)
 from llavakit.config import LlavaConfig
 from llavakit.model import Llava
 from llavakit.processing.tokenizer import Tokenizer
@@ -68,10 +75,15 @@ def check_replaceable(folder: Path) -> None:
     """Saving replaces the whole folder, so it must hold nothing that saving does not write."""
     if folder.exists() and not folder.is_dir():
         raise CheckpointError(f"{folder} is a file; a checkpoint is a folder")
-    others = sorted(entry.name for entry in folder.iterdir() if entry.name not in _FILES) if folder.exists() else []
+    files = sorted(entry.name for entry in folder.iterdir()) if folder.exists() else []
+    others = [name for name in files if name not in _FILES]
     if others:
         raise CheckpointError(
             f"saving to {folder} would delete {', '.join(others[:5])}: choose a new folder, or that of a checkpoint"
+        )
+    if files and read_optional(folder / CONFIG_FILE).get("format") != NATIVE_FORMAT:
+        raise CheckpointError(
+            f"saving to {folder} would delete {', '.join(files)}, which llavakit has not written: choose a new folder"
         )
 
 

@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from pathlib import Path
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from llavakit.checkpoint import CheckpointError
 from llavakit.checkpoint.contents import NO_PARTS, Parts, read_contents
@@ -52,8 +52,16 @@ def fill(
     check_fit(model, stored, source)
     dtype = dtype or _natural_dtype(stored, device)
     model.load_state_dict(
-        {name: tensor.read().to(device=device, dtype=dtype) for name, tensor in stored.items()}, assign=True
+        {name: _as(tensor.read(), name, dtype).to(device) for name, tensor in stored.items()}, assign=True
     )
+
+
+def _as(weight: Tensor, name: str, dtype: torch.dtype) -> Tensor:
+    """A weight in another type; raises `CheckpointError` where that would make numbers infinite."""
+    converted = weight.to(dtype)
+    if converted is not weight and dtype == torch.float16 and converted.isinf().any() and not weight.isinf().any():
+        raise CheckpointError(f"{name} holds values too large for float16: give another --dtype")
+    return converted
 
 
 def check_fit(model: nn.Module, stored: Mapping[str, StoredTensor], source: Path) -> None:
