@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from pathlib import Path
 from typing import Annotated
 
@@ -26,5 +27,8 @@ def import_model(
 
     wanted = None if dtype == "auto" else getattr(torch, dtype)
     parts = Parts(vision_tower, base)
+    is_new = not out.exists()
     import_checkpoint(model, out, parts=parts, dtype=wanted, allow_pickle=allow_pickle)
+    if not is_new:
+        print(f"{out} held an earlier checkpoint, which this one has replaced", file=sys.stderr)
     print(out)
