@@ -68,14 +68,13 @@ clean:
 	$(PIP) --no-build-isolation -e '.[dev]'
 	@touch $@
 
-# Without a compiler, or where it fails, llavakit works all the same, only slower; `llava show` says so.
+# Without a compiler, or where it fails, llavakit works all the same, only slower; `llava show` says so. The next `make`
+# tries again. What is compiled lies in .venv, because it fits that Python alone.
 .venv/.native: .venv/.package $(NATIVE_SOURCES)
-	@mkdir -p build
-	@{ $(CMAKE) -B build/native -DPython_EXECUTABLE=$(CURDIR)/$(BIN)/python && \
-	  $(BIN)/cmake --build build/native && $(BIN)/cmake --install build/native --prefix src; } >build/native.log 2>&1 || { \
-	  rm -f src/llavakit/kernels/_native.*; \
-	  echo "The native kernels were not built, build/native.log says why; their torch twins run instead." >&2; }
-	@touch $@
+	@if { $(CMAKE) -B .venv/native -DPython_EXECUTABLE=$(CURDIR)/$(BIN)/python && \
+	  $(BIN)/cmake --build .venv/native && $(BIN)/cmake --install .venv/native --prefix src; } >.venv/native.log 2>&1; \
+	then touch $@; else rm -f src/llavakit/kernels/_native.*; \
+	  echo "The native kernels were not built, .venv/native.log says why; their torch twins run instead." >&2; fi
 
 build/.sanitized: .venv/.package $(NATIVE_SOURCES) $(wildcard tests/kernels/native/*)
 	@mkdir -p build

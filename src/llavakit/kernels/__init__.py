@@ -12,10 +12,11 @@ from torch import Tensor
 from llavakit.kernels import twin
 
 try:
-    from llavakit.kernels import _native as native
+    import llavakit.kernels._native as native
+except ModuleNotFoundError:
+    native, _WHY = None, "not built, for want of a C++ compiler when llavakit was installed"
 except ImportError as error:
-    native = None
-    _ERROR = str(error)
+    native, _WHY = None, str(error)
 
 
 def instruction_set() -> str:
@@ -24,7 +25,7 @@ def instruction_set() -> str:
     The best that the processor has, unless the environment variable LLAVAKIT_ISA names another: ValueError where
     it names one that is not there.
     """
-    return native.instruction_set() if native else f"none: they are built where there is a C++ compiler ({_ERROR})"
+    return native.instruction_set() if native else f"none: {_WHY}"
 
 
 def num_threads() -> int:
