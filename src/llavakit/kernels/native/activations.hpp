@@ -56,12 +56,6 @@ class Prepared {
 
     const Activations& get() const { return activations_; }
 
-    // The same room for fewer rows.
-    const Activations& first(int64_t rows) {
-        activations_.rows = rows;
-        return activations_;
-    }
-
    private:
     const Matrix* weights_;
     Activations activations_;
@@ -70,5 +64,16 @@ class Prepared {
     float* scales_ = nullptr;
     int32_t* sums_ = nullptr;
 };
+
+// Rows of numbers times one matrix, on their own.
+inline void matmul(const Matrix& weights, const float* x, int64_t rows, float* to, llavakit::Workspace& workspace) {
+    Deal counting;
+    Prepared(counting, rows, weights);
+    Deal deal(workspace.reserve(counting.used()));
+    Prepared prepared(deal, rows, weights);
+    over_rows(rows, weights.cols, [&](int64_t row) { prepared.put(row, x + row * weights.cols); });
+    const Product product{&weights, {to, weights.rows, Output::PUT}};
+    multiply(&product, 1, prepared.get());
+}
 
 }  // namespace ISA_NAMESPACE

@@ -2,6 +2,8 @@
 
 #pragma once
 
+#include <algorithm>
+
 #include "activations.hpp"
 #include "attention.hpp"
 #include "graph.hpp"
@@ -62,9 +64,9 @@ class DecoderStep {
           batch_(batch),
           queries_width_(decoder.heads * decoder.head_dim),
           keys_width_(decoder.kv_heads * decoder.head_dim),
-          longest_((batch.table_width) * BLOCK),
+          longest_(batch.table_width * BLOCK),
           x_(deal.take<float>(batch.rows * decoder.dim)),
-          normed_(deal.take<float>(threads() * widest())),
+          normed_(deal.take<float>(threads() * decoder.dim)),
           queries_(deal.take<float>(batch.rows * queries_width_)),
           keys_(deal.take<float>(batch.rows * keys_width_)),
           values_(deal.take<float>(batch.rows * keys_width_)),
@@ -90,8 +92,6 @@ class DecoderStep {
     }
 
    private:
-    int64_t widest() const { return decoder_.dim; }
-
     void embed() {
         const float* next = batch_.embeds;
         for (int64_t row = 0; row < batch_.rows; row++) {
@@ -107,7 +107,7 @@ class DecoderStep {
 
     void norm_into(Prepared& prepared, const float* weight) {
         over_rows(batch_.rows, decoder_.dim, [&](int64_t row) {
-            float* normed = normed_ + thread_number() * widest();
+            float* normed = normed_ + thread_number() * decoder_.dim;
             rms_norm(x_ + row * decoder_.dim, weight, decoder_.dim, decoder_.eps, normed);
             prepared.put(row, normed);
         });

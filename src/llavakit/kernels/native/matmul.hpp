@@ -263,7 +263,8 @@ inline void quantise_row(const float* x, int64_t cols, int64_t padded, int group
         Floats most = all(0.0f);
         for (int i = 0; i < group; i += LANES) most = max(most, magnitude(load(from + i)));
         const float largest_value = largest(most);
-        const float inverse = largest_value > 0 ? 127.0f / largest_value : 0.0f;
+        // A group too small to have an inverse is all zeros.
+        const float inverse = largest_value > 127.0f / 3.4028235e38f ? 127.0f / largest_value : 0.0f;
         Ints total = all_ints(0);
         for (int i = 0; i < group; i += LANES) {
             const Ints whole = to_ints(nearest(load(from + i) * all(inverse)));

@@ -2,6 +2,8 @@
 
 #pragma once
 
+#include <algorithm>
+
 #include "activations.hpp"
 #include "attention.hpp"
 #include "graph.hpp"
