@@ -21,8 +21,12 @@ _MEMINFO = Path("/proc/meminfo")
 _STATM = Path("/proc/self/statm")
 
 
+class TooLittleMemory(CheckpointError):
+    """A model that does not fit; the message says what would."""
+
+
 def check_memory(contents: Contents, dtype: torch.dtype, folder: Path) -> None:
-    """Raise `CheckpointError` where a model's weights are larger than the memory that this process may still take."""
+    """Raise `TooLittleMemory` where a model's weights are larger than the memory that this process may still take."""
     needed = sum(
         math.prod(tensor.shape) * (1 if tensor.dtype == PACKED else dtype.itemsize)
         for tensor in contents.tensors.values()
@@ -31,7 +35,7 @@ def check_memory(contents: Contents, dtype: torch.dtype, folder: Path) -> None:
     if free is None or needed <= free:
         return
     what = contents.scheme or str(dtype).removeprefix("torch.")
-    raise CheckpointError(
+    raise TooLittleMemory(
         f"{folder} takes {_gigabytes(needed)} of memory in {what}, and {_gigabytes(free)} are free: "
         f"{_way_out(contents, free)}"
     )

@@ -22,7 +22,7 @@ from llavakit.quantize.linear import PackedMatrix
 from llavakit.quantize.schemes import describe, find_scheme
 from llavakit.quantize.search import product_error, quantize_matrix
 
-Watch = Callable[[str, int], None]  # is told each matrix's name before it is begun, and how many weights it has
+Watch = Callable[[float], None]  # is told what share of the weights is done
 
 
 @dataclass
@@ -48,7 +48,7 @@ def quantize_checkpoint(
     scheme: str,
     inputs: Inputs | None = None,
     parts: Parts = NO_PARTS,
-    watch: Watch = lambda name, num_weights: None,
+    watch: Watch = lambda share: None,
 ) -> Quantized:
     """Write the native folder `out`, quantised, from a folder or name of any format.
 
@@ -66,13 +66,13 @@ def quantize_checkpoint(
     done = Quantized(scheme, before=_bytes(contents))
     dtype = stored_dtype(contents.tensors)
     room = make_room(empty_model(contents), grids)
-    stored = []
-    for name, tensor in contents.tensors.items():
-        matrix = name.removesuffix(".weight")
-        if matrix in room:
-            stored.append(_packed(matrix, tensor, room[matrix], inputs or {}, done, watch))
-        else:
-            stored.append(converted(name, tensor, dtype))
+    work = _Work(inputs or {}, done, watch, sum(place.rows * place.cols for place in room.values()))
+    stored = [
+        work.packed(matrix, tensor, room[matrix])
+        if (matrix := name.removesuffix(".weight")) in room
+        else converted(name, tensor, dtype)
+        for name, tensor in contents.tensors.items()
+    ]
     origin = f"Quantised from a model of {done.before / 1e6:,.1f} MB by the scheme {scheme}: {describe(grids)}."
     tokenizer = tokenizer_of(folder, parts, contents.config)
     write_folder(
@@ -88,22 +88,31 @@ def check_quantizable(contents: Contents, folder: Path) -> None:
         raise CheckpointError(f"{folder} is quantised already ({contents.scheme}): give the model it was made from")
 
 
-def _packed(
-    name: str, tensor: StoredTensor, place: PackedMatrix, inputs: Inputs, done: Quantized, watch: Watch
-) -> StoredTensor:
-    """A matrix as it will be stored, quantised when it is written."""
+@dataclass
+class _Work:
+    """The matrices, quantised one by one while they are written."""
 
-    def read() -> Tensor:
-        watch(name, math.prod(tensor.shape))
-        weight = tensor.read()
-        try:
-            packed = quantize_matrix(weight, place.grid, inputs.get(name))
-        except ValueError as error:
-            raise CheckpointError(f"{tensor.name} cannot be quantised: {error}") from None
-        done.errors[name] = product_error(weight, packed, inputs.get(name))
-        return packed.data
+    inputs: Inputs
+    quantized: Quantized
+    watch: Watch
+    num_weights: int
+    num_done: int = 0
 
-    return StoredTensor(f"{name}.packed", tuple(place.packed.shape), NAMES[place.packed.dtype], read)
+    def packed(self, name: str, tensor: StoredTensor, place: PackedMatrix) -> StoredTensor:
+        """The matrix as it will be stored."""
+
+        def read() -> Tensor:
+            weight, inputs = tensor.read(), self.inputs.get(name)
+            try:
+                packed = quantize_matrix(weight, place.grid, inputs)
+            except ValueError as error:
+                raise CheckpointError(f"{tensor.name} cannot be quantised: {error}") from None
+            self.quantized.errors[name] = product_error(weight, packed, inputs)
+            self.num_done += weight.numel()
+            self.watch(self.num_done / self.num_weights)
+            return packed.data
+
+        return StoredTensor(f"{name}.packed", tuple(place.packed.shape), NAMES[place.packed.dtype], read)
 
 
 def _bytes(contents: Contents) -> int:

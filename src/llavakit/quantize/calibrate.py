@@ -13,7 +13,6 @@ from llavakit.quantize.moments import Moments
 from llavakit.quantize.schemes import Scheme
 
 Inputs = Mapping[str, Moments]  # by the name of the matrix they go into; those that nothing was seen of are not in it
-_EXACT = 8  # bits from which on nothing has to be known of the inputs
 
 
 @contextmanager
@@ -37,7 +36,7 @@ def recorded(model: Llava, scheme: Scheme) -> Iterator[Inputs]:
     hooks = [
         module.register_forward_pre_hook(partial(record, name))
         for name, module in model.named_modules()
-        if isinstance(module, nn.Linear) and scheme.grid(name).bits < _EXACT
+        if isinstance(module, nn.Linear) and not scheme.grid(name).is_exact
     ]
     try:
         yield seen

@@ -32,7 +32,8 @@ class PackedMatrix(nn.Module):
 
     def times(self, x: Float[Tensor, "*batch cols"]) -> Float[Tensor, "*batch rows"]:
         """x times the transposed matrix, computed in float32 and given back in the type of x."""
-        return kernels.matmul(self.matrix, x.flatten(0, -2).float()).view(*x.shape[:-1], self.rows).to(x.dtype)
+        out = kernels.matmul(self.matrix, x.reshape(-1, self.cols).float())
+        return out.view(*x.shape[:-1], self.rows).to(x.dtype)
 
     def extra_repr(self) -> str:
         return f"{self.rows}x{self.cols}, {self.grid.kind} in groups of {self.grid.group}"

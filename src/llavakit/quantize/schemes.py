@@ -22,6 +22,11 @@ class Grid:
         """For each number, with its part of the scale."""
         return record_bytes(self.kind, self.group) * 8 / (2 * self.group * 16)
 
+    @property
+    def is_exact(self) -> bool:
+        """Whether rounding is so fine that nothing has to be known of what the numbers are multiplied with."""
+        return self.bits >= 8
+
 
 @dataclass(frozen=True)
 class Scheme:
@@ -32,6 +37,11 @@ class Scheme:
     language: Grid
     head: Grid
     tower: Grid
+
+    @property
+    def is_exact(self) -> bool:
+        """As of a grid: for all parts."""
+        return self.language.is_exact and self.head.is_exact and self.tower.is_exact
 
     def grid(self, name: str) -> Grid:
         """What the matrix of this name in a `Llava` becomes."""

@@ -5,8 +5,8 @@ the least squared error, each column counted as heavily as the inputs it meets a
 For whole numbers q the best scale is sum(h w q) / sum(h q q), so one look at a candidate tells its best scale too.
 
 And the numbers: what rounding a column gets wrong is made good in the columns behind it, as far as the inputs of the
-two go together. That is GPTQ (Frantar et al. 2022), here within blocks of columns, so that little has to be known of the
-inputs. Without calibration every number is simply the nearest.
+two go together. That is GPTQ (Frantar et al. 2022), here within blocks of columns, so that little has to be known of
+the inputs. Without calibration every number is simply the nearest.
 """
 
 from __future__ import annotations
