@@ -44,6 +44,7 @@ def likeness(model: Llava, other: Llava, samples: Iterable[Sample]) -> Likeness:
     return Likeness(kl.mean().item(), spread, Score.of(torch.cat(same).tolist()))
 
 
+@torch.inference_mode()
 def answer_logits(model: Llava, sample: Sample) -> Float[Tensor, "words vocab"]:
     """Scores in front of each word of the answers, in float32."""
     places = torch.tensor(sample.targets[1:]).nonzero().flatten()

@@ -7,7 +7,7 @@ from collections.abc import Iterator
 import torch
 from torch import nn
 
-from llavakit.config import LlavaConfig
+from llavakit.kernels.packed import packed_bytes
 from llavakit.model import Llava
 from llavakit.quantize.calibrate import Inputs
 from llavakit.quantize.linear import PackedMatrix, QuantizedEmbedding, QuantizedLinear, TiedHead
@@ -64,9 +64,11 @@ def num_weights(model: Llava) -> int:
     return sum(part.rows * part.cols for part in packed) + sum(weight.numel() for weight in model.parameters())
 
 
-def bytes_in(config: LlavaConfig, scheme: Scheme) -> int:
-    """Bytes of the weights of such a model, quantised; what stays as it is in 16 bits."""
-    with torch.device("meta"):
-        model = Llava(config)
-        make_room(model, scheme)
-    return sum(packed.nbytes for packed in model.buffers()) + 2 * sum(weight.numel() for weight in model.parameters())
+def bytes_in(model: Llava, scheme: Scheme) -> int:
+    """Bytes of the weights of a model, which may be on `meta`, once it is quantised; what stays as it is in 16 bits."""
+    packed, rest = 0, sum(weight.numel() for weight in model.parameters())
+    for name, module in matrices(model):
+        grid = scheme.grid(name)
+        packed += packed_bytes(*module.weight.shape, grid.kind, grid.group)
+        rest -= module.weight.numel()
+    return packed + 2 * rest
