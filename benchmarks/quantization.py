@@ -22,12 +22,14 @@ import json
 import math
 import sys
 import tempfile
+from dataclasses import replace
 from itertools import islice
 from pathlib import Path
 from typing import Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
+from torch.nn import functional as F
 
 from llavakit.checkpoint.load import Loaded, load
 from llavakit.checkpoint.quantizing import quantize_checkpoint
@@ -36,13 +38,15 @@ from llavakit.engine.engine import Engine
 from llavakit.evaluate.circumstances import circumstances, digest
 from llavakit.evaluate.likeness import answer_logits
 from llavakit.evaluate.prompts import hidden_states, observe, prompts
-from llavakit.evaluate.run import ask
+from llavakit.evaluate.run import ask, choose
 from llavakit.evaluate.score import NORMAL_95, Score
 from llavakit.evaluate.task import Answer
 from llavakit.evaluate.tasks import TASKS
-from llavakit.kernels.packed import Packed, pack
+from llavakit.kernels.packed import Packed, dequantize, pack
+from llavakit.kernels.twin import quantize_activations
 from llavakit.model import Llava
 from llavakit.quantize.apply import matrices
+from llavakit.quantize.linear import QuantizedLinear
 from llavakit.quantize.schemes import SCHEMES, describe, find_scheme
 
 CALIBRATION = 16384  # tokens
@@ -102,7 +106,8 @@ def likenesses(model: Llava, models: dict[str, Llava], samples: list[Sample]) ->
     for name in models:
         score = Score.of(same[name])
         told[name] = {"words": score.n, "kl": mean_of(kl[name]), "agreement": [score.percent, *score.interval]}
-    told[Q4_0]["kl_minus_that_of_int4-g32"] = mean_of(kl[Q4_0] - kl["int4-g32"])
+    if Q4_0 in models:
+        told[Q4_0]["kl_minus_that_of_int4-g32"] = mean_of(kl[Q4_0] - kl["int4-g32"])
     return told
 
 
@@ -136,39 +141,66 @@ def scores(before: list[Answer], after: list[Answer]) -> dict[str, dict[str, Any
     return told
 
 
+class Unpacked(nn.Module):
+    """What the kernels compute, in float32 over weights unpacked once: the same up to rounding, and quicker."""
+
+    def __init__(self, packed: QuantizedLinear) -> None:
+        super().__init__()
+        self.weight, self.bias, self.group = dequantize(packed.matrix), packed.bias, packed.grid.group
+
+    def forward(self, x: Tensor) -> Tensor:
+        codes, scales = quantize_activations(x.reshape(-1, x.shape[-1]), self.group)
+        spread = scales.repeat_interleave(self.group, dim=1)[:, : x.shape[-1]]
+        return F.linear((codes * spread).view(x.shape), self.weight, self.bias)
+
+
+def unpacked(loaded: Loaded) -> Loaded:
+    model = copy.deepcopy(loaded.model)
+    for name, part in loaded.model.named_modules():
+        if isinstance(part, QuantizedLinear):
+            model.set_submodule(name, Unpacked(part))
+    return replace(loaded, model=model)
+
+
 def answers(loaded: Loaded, folder: Path, limit: int | None) -> list[Answer]:
     task = TASKS["scenes"]
-    questions = task.read(folder).questions[:limit]
-    return list(ask(Engine(loaded), task, questions))
+    return list(ask(Engine(loaded), task, choose(task.read(folder).questions, limit=limit, seed=0)))
 
 
-def run(heldout: Path, model: str, limit: int | None) -> dict[str, Any]:
+def run(heldout: Path, model: str, schemes: list[str], parts: list[str], limit: int | None) -> dict[str, Any]:
     loaded = load(model)
     results: dict[str, dict[str, Any]] = {}
     models: dict[str, Loaded] = {}
     with tempfile.TemporaryDirectory() as place:
-        for scheme in SCHEMES:
+        for scheme in schemes:
             samples = prompts(loaded, None, num_tokens=CALIBRATION, split="train")
             inputs = observe(loaded.model, find_scheme(scheme), samples, lambda tokens: None)
             done = quantize_checkpoint(model, Path(place) / scheme, scheme=scheme, inputs=inputs)
             models[scheme] = load(Path(place) / scheme)
             results[scheme] = {"is": describe(find_scheme(scheme)), "bytes": done.after, "bytes_before": done.before}
             print(f"{scheme}: {results[scheme]}", file=sys.stderr)
-        others = {name: quantized.model for name, quantized in models.items()}
-        others[Q4_0] = with_q4_0(loaded.model, others["int4-g32"])
         file = TASKS["scenes"].read(heldout).file
-        compared = list(islice(prompts(loaded, file, num_tokens=1 << 40, split="heldout"), COMPARED))
-        results[Q4_0] = {}
-        for name, error in products(loaded.model, others, compared[:PRODUCTS]).items():
-            results[name]["products"] = float(f"{error:.4g}")
-        for name, found in likenesses(loaded.model, others, compared).items():
-            results[name]["likeness"] = found
-        print(json.dumps(results), file=sys.stderr)
-        before = answers(loaded, heldout, limit)
-        for scheme, quantized in models.items():
-            results[scheme]["scores"] = scores(before, answers(quantized, heldout, limit))
-            print(f"{scheme}: {results[scheme]['scores']['overall']}", file=sys.stderr)
+        if "likeness" in parts:
+            compare(loaded, models, file, results)
+        if "scores" in parts:
+            before = answers(loaded, heldout, limit)
+            for scheme, quantized in models.items():
+                results[scheme]["scores"] = scores(before, answers(unpacked(quantized), heldout, limit))
+                print(f"{scheme}: {results[scheme]['scores']['overall']}", file=sys.stderr)
     return {"model": loaded.name, "data": digest(file), "results": results, **circumstances(torch.device("cpu"))}
+
+
+def compare(loaded: Loaded, models: dict[str, Loaded], file: Path, results: dict[str, dict[str, Any]]) -> None:
+    """Add products and likeness to the results, and Q4_0's beside them."""
+    others = {name: quantized.model for name, quantized in models.items()}
+    if "int4-g32" in others:
+        others[Q4_0], results[Q4_0] = with_q4_0(loaded.model, others["int4-g32"]), {}
+    compared = list(islice(prompts(loaded, file, num_tokens=1 << 40, split="heldout"), COMPARED))
+    for name, error in products(loaded.model, others, compared[:PRODUCTS]).items():
+        results[name]["products"] = float(f"{error:.4g}")
+    for name, found in likenesses(loaded.model, others, compared).items():
+        results[name]["likeness"] = found
+    print(json.dumps(results), file=sys.stderr)
 
 
 def main() -> None:
@@ -176,10 +208,12 @@ def main() -> None:
     parser.add_argument("heldout", type=Path, help="folder of held-out questions")
     parser.add_argument("--model", default="pocket")
     parser.add_argument("--limit", type=int, help="ask only the first so many questions")
+    parser.add_argument("--schemes", nargs="+", choices=SCHEMES, default=[*SCHEMES])
+    parser.add_argument("--parts", nargs="+", choices=("likeness", "scores"), default=["likeness", "scores"])
     given = parser.parse_args()
     torch.set_num_threads(1)
     with torch.inference_mode():
-        results = run(given.heldout, given.model, given.limit)
+        results = run(given.heldout, given.model, given.schemes, given.parts, given.limit)
     print(json.dumps(results, indent=1))
 
 
