@@ -167,6 +167,12 @@ def test_what_is_refused(folder: Path, int4: Path, tmp_path: Path) -> None:
         quantize_checkpoint(folder, tmp_path / "full", scheme="int8")
 
 
+def test_only_float32_beside_the_packed_matrices(int4: Path) -> None:
+    assert load(int4, dtype=torch.float32).model.language.norm.weight.dtype == torch.float32
+    with pytest.raises(CheckpointError, match="is quantised, and computes in float32 beside: leave out the other"):
+        load(int4, dtype=torch.bfloat16)
+
+
 def test_an_earlier_one_is_replaced(folder: Path, int4: Path) -> None:
     shutil.copytree(int4, int4.with_name("before"))
     quantize_checkpoint(folder, int4, scheme="int8")

@@ -35,12 +35,12 @@ def load_model(
     `dtype` None keeps the stored type (that of the embeddings, where types are mixed), but for 16 bits on a CPU: small
     models are widened to float32, which is exact; large ones, which would not fit then, become bfloat16, for CPUs
     compute float16 many times more slowly.
-    Weights that need no conversion stay mapped from their file. Raises `CheckpointError` naming every key at fault.
+    What is not packed in a quantised model becomes float32. Weights that need no conversion stay mapped from their file. Raises `CheckpointError` naming every key at fault.
     """
     contents = read_contents(folder, parts)
     model, device = empty_model(contents), torch.device(device)
     check_fit(model, contents.tensors, folder)
-    dtype = dtype or _natural_dtype(contents, device)
+    dtype = _dtype_of_quantised(dtype, folder) if contents.scheme else dtype or _natural_dtype(contents.tensors, device)
     if device.type == "cpu":
         check_memory(contents, dtype, folder)
     fill(model, contents.tensors, device=device, dtype=dtype, source=folder)
@@ -124,12 +124,18 @@ def stored_dtype(stored: Mapping[str, StoredTensor]) -> torch.dtype:
     return _FLOATS[(next(embeddings, None) or stored["language.norm.weight"]).dtype]
 
 
-def _natural_dtype(contents: Contents, device: torch.device) -> torch.dtype:
-    dtype = stored_dtype(contents.tensors)
+def _dtype_of_quantised(wanted: torch.dtype | None, folder: Path) -> torch.dtype:
+    """What is beside the packed matrices: float32, which their products are in."""
+    if wanted not in (None, torch.float32):
+        raise CheckpointError(f"{folder} is quantised, and computes in float32 beside: leave out the other --dtype")
+    return torch.float32
+
+
+def _natural_dtype(stored: Mapping[str, StoredTensor], device: torch.device) -> torch.dtype:
+    dtype = stored_dtype(stored)
     if device.type != "cpu" or dtype.itemsize > 2:
         return dtype
-    floats = (tensor for tensor in contents.tensors.values() if tensor.dtype in _FLOATS)
-    num_weights = sum(math.prod(tensor.shape) for tensor in floats)
+    num_weights = sum(math.prod(tensor.shape) for tensor in stored.values())
     return torch.float32 if num_weights <= LARGEST_WIDENED else torch.bfloat16
 
 

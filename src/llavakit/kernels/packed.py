@@ -146,7 +146,7 @@ def _values(packed: Packed, codes: Tensor, scales: Tensor, offsets: Tensor | Non
 def whole_numbers(codes: UInt8[Tensor, "*shape"], kind: Kind) -> Float[Tensor, "*shape"]:
     """What the kernels multiply activations with: codes without their centre, levels for nf4; whole, in float32."""
     if kind == "nf4":
-        return torch.tensor(NF4_LEVELS, dtype=torch.float32)[codes.int()]
+        return torch.tensor(NF4_LEVELS, dtype=torch.float32, device=codes.device)[codes.int()]
     return codes.float() if kind == "int4z" else codes.float() - CENTER[kind]
 
 

@@ -37,7 +37,7 @@ def matmul(packed: Packed, x: Float[Tensor, "m cols"]) -> Float[Tensor, "m rows"
         scales = scales / 127
     inputs, x_scales = quantize_activations(x, packed.group)
     inputs = inputs.float()
-    total = torch.zeros(len(x), packed.rows)
+    total = torch.zeros(len(x), packed.rows, device=x.device)
     for index, start in enumerate(range(0, packed.cols, packed.group)):
         columns = slice(start, start + packed.group)
         # Exact in float32, in whatever order it is added up: no sum of so few products reaches 2^24.
