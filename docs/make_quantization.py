@@ -29,9 +29,8 @@ def _likeness(results: dict[str, dict[str, Any]]) -> str:
         size = f"{found['bytes'] / 1e6:.1f}" if "bytes" in found else ""
         kl, spread = (1000 * number for number in like["kl"])
         share, low, high = like["agreement"]
-        lines.append(
-            f"| {name} | {size} | {100 * found['products']:.2f}% | {kl:.2g} ± {spread:.1g} | {share}% ({low} to {high}) |"
-        )
+        error = f"{100 * found['products']:.2f}%"
+        lines.append(f"| {name} | {size} | {error} | {kl:.2g} ± {spread:.1g} | {share}% ({low} to {high}) |")
     return "\n".join(lines) + "\n"
 
 

@@ -34,8 +34,9 @@ def load_model(
 
     `dtype` None keeps the stored type (that of the embeddings, where types are mixed), but for 16 bits on a CPU: small
     models are widened to float32, which is exact; large ones, which would not fit then, become bfloat16, for CPUs
-    compute float16 many times more slowly.
-    What is not packed in a quantised model becomes float32. Weights that need no conversion stay mapped from their file. Raises `CheckpointError` naming every key at fault.
+    compute float16 many times more slowly. What is not packed in a quantised model becomes float32.
+    Weights that need no conversion stay mapped from their file. Raises `CheckpointError` naming every key at fault, and
+    `TooLittleMemory` where the model does not fit.
     """
     contents = read_contents(folder, parts)
     model, device = empty_model(contents), torch.device(device)
