@@ -18,8 +18,7 @@ from llavakit.checkpoint.export.original import write_original
 from llavakit.checkpoint.export.source import Source
 from llavakit.checkpoint.gguf.language import Precision
 from llavakit.checkpoint.load import companions, locate, tokenizer_of
-from llavakit.checkpoint.weights import check_fit, stored_dtype
-from llavakit.model import Llava
+from llavakit.checkpoint.weights import check_fit, empty_model, stored_dtype
 
 Writer = Callable[[Source, Path], list[str]]
 
@@ -54,8 +53,7 @@ def export_checkpoint(
         raise CheckpointError(f"{out} is the model itself, and an export would replace it: choose a new folder")
     stored = read_contents(folder, parts)
     contents = dequantized(stored)
-    with torch.device("meta"):
-        check_fit(Llava(contents.config), contents.tensors, folder)
+    check_fit(empty_model(contents), contents.tensors, folder)
     source = Source(
         config=contents.config,
         tensors=contents.tensors,

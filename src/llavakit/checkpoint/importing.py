@@ -13,8 +13,7 @@ from llavakit.checkpoint.load import companions, locate, tokenizer_of
 from llavakit.checkpoint.pickles import unpickler
 from llavakit.checkpoint.reader import Reader
 from llavakit.checkpoint.save import check_replaceable, converted, plain_card, write_folder
-from llavakit.checkpoint.weights import check_fit, stored_dtype
-from llavakit.model import Llava
+from llavakit.checkpoint.weights import check_fit, empty_model, stored_dtype
 
 
 def import_checkpoint(
@@ -41,8 +40,7 @@ def import_checkpoint(
             raise CheckpointError(
                 f"{folder} is native and quantised ({contents.scheme}) already, so there is nothing to import: copy it"
             )
-        with torch.device("meta"):
-            check_fit(Llava(contents.config), contents.tensors, folder)
+        check_fit(empty_model(contents), contents.tensors, folder)
         dtype = dtype or stored_dtype(contents.tensors)
         origin = f"Imported from a checkpoint in {contents.format} format."
         write_folder(

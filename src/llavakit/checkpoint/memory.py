@@ -12,7 +12,7 @@ import torch
 from llavakit.checkpoint import CheckpointError
 from llavakit.checkpoint.aligned import PACKED
 from llavakit.checkpoint.contents import Contents
-from llavakit.model import Llava
+from llavakit.model.empty import empty
 from llavakit.quantize.apply import bytes_in
 from llavakit.quantize.schemes import SCHEMES
 
@@ -51,8 +51,7 @@ def available_bytes() -> int | None:
 
 
 def _way_out(contents: Contents, free: int) -> str:
-    with torch.device("meta"):
-        model = Llava(contents.config)
+    model = empty(contents.config)
     sizes = {name: bytes_in(model, scheme) for name, scheme in SCHEMES.items()}
     best = max((name for name in sizes if sizes[name] <= free), key=lambda name: sizes[name], default=None)
     if best is None:

@@ -15,6 +15,7 @@ from llavakit.checkpoint.contents import NO_PARTS, Contents, Parts, read_content
 from llavakit.checkpoint.memory import check_memory
 from llavakit.checkpoint.reader import StoredTensor
 from llavakit.model import Llava
+from llavakit.model.empty import empty
 from llavakit.quantize.apply import make_room
 from llavakit.quantize.schemes import find_scheme
 
@@ -50,10 +51,9 @@ def load_model(
 
 def empty_model(contents: Contents) -> Llava:
     """The model that the tensors are for, without memory."""
-    with torch.device("meta"):
-        model = Llava(contents.config)
-        if contents.scheme:
-            make_room(model, find_scheme(contents.scheme))
+    model = empty(contents.config)
+    if contents.scheme:
+        make_room(model, find_scheme(contents.scheme))
     return model
 
 

@@ -43,15 +43,12 @@ def show(
 
 def _facts(folder: Path, contents: Contents, image_size: str | None, *, known_licence: str) -> dict[str, Any]:
     """What --json prints, and the text stands on; sizes in bytes."""
-    import torch
-
     from llavakit.checkpoint.card import licence_of
     from llavakit.checkpoint.describe import variant
-    from llavakit.model import Llava
+    from llavakit.model.empty import empty
 
     config = contents.config
-    with torch.device("meta"):
-        whole = Llava(config)
+    whole = empty(config)
     parameters = {name: sum(weight.numel() for weight in part.parameters()) for name, part in whole.named_children()}
     return {
         "folder": str(folder),
