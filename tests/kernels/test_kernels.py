@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 
 import pytest
 import torch
@@ -14,6 +14,7 @@ from hypothesis import strategies as st
 
 from llavakit import kernels
 from llavakit.kernels import native, twin
+from llavakit.kernels.packed import BITS, GROUPS, dequantize, pack
 
 INSTRUCTION_SETS = native.instruction_sets() if native else []
 needs_native = pytest.mark.skipif(native is None, reason="the native kernels are not built")
@@ -28,32 +29,44 @@ def instruction_set(request: pytest.FixtureRequest) -> Iterator[str]:
 
 
 @needs_native
-@settings(deadline=None)
-@given(rows=st.integers(0, 40), dim=st.integers(1, 300), seed=st.integers(0, 99))
-def test_rms_norm_is_its_twin(instruction_set: str, rows: int, dim: int, seed: int) -> None:
-    random = torch.Generator().manual_seed(seed)
-    x, weight = torch.randn(rows, dim, generator=random), torch.randn(dim, generator=random)
+@settings(max_examples=40, deadline=None)
+@given(
+    shape=st.tuples(st.integers(1, 20), st.integers(1, 70), st.integers(1, 600)),
+    kind=st.sampled_from(sorted(BITS)),
+    group=st.sampled_from(GROUPS),
+    seed=st.integers(0, 99),
+)
+def test_matmul_is_its_twin(
+    instruction_set: str, drawn: Callable, shape: tuple[int, int, int], kind: str, group: int, seed: int
+) -> None:
+    m, rows, cols = shape
+    packed = pack(*drawn(rows, cols, kind, group, seed), kind=kind, group=group)
+    x = torch.randn(m, cols, generator=torch.Generator().manual_seed(seed))
     assert kernels.instruction_set() == instruction_set
-    torch.testing.assert_close(kernels.rms_norm(x, weight, 1e-5), twin.rms_norm(x, weight, 1e-5))
+    found, wanted = kernels.matmul(packed, x), twin.matmul(packed, x)
+    scale = x.abs() @ dequantize(packed).abs().T  # what is added up, of either sign
+    assert ((found - wanted).abs() <= 2**-20 * scale + 1e-30).all()
 
 
 @needs_native
-def test_results_depend_on_neither_threads_nor_neighbours_nor_instruction_set() -> None:
-    random = torch.Generator().manual_seed(0)
-    x, weight = torch.randn(200, 333, generator=random), torch.randn(333, generator=random)
-    before = kernels.num_threads(), kernels.instruction_set()
-    found = []
-    for name in INSTRUCTION_SETS:
-        native.use_instruction_set(name)
-        for threads in {1, before[0]}:
-            kernels.set_num_threads(threads)
-            assert kernels.num_threads() == threads
-            found += [
-                kernels.rms_norm(x, weight, 1e-5),
-                torch.cat([kernels.rms_norm(row[None], weight, 1e-5) for row in x]),
-            ]
-    native.use_instruction_set(before[1])
-    assert all(torch.equal(found[0], other) for other in found)
+@pytest.mark.parametrize("kind", sorted(BITS))
+def test_a_row_depends_on_neither_threads_nor_neighbours(instruction_set: str, drawn: Callable, kind: str) -> None:
+    packed = pack(*drawn(333, 704, kind, 32, 0), kind=kind, group=32)
+    x = torch.randn(77, 704, generator=torch.Generator().manual_seed(0))
+    together, before = kernels.matmul(packed, x), kernels.num_threads()
+    for threads in {1, before}:
+        kernels.set_num_threads(threads)
+        assert kernels.num_threads() == threads
+        for few in (1, 2, 3, 5, 8, 13):
+            assert torch.equal(torch.cat([kernels.matmul(packed, part) for part in x.split(few)]), together)
+    kernels.set_num_threads(before)
+
+
+@needs_native
+def test_activations_at_the_edge_of_float_are_as_the_twin_has_them(instruction_set: str, drawn: Callable) -> None:
+    packed = pack(*drawn(16, 64, "int8", 32, 0), kind="int8", group=32)
+    for x in (torch.zeros(1, 64), torch.full((1, 64), 1e-40), torch.full((1, 64), 1e30)):
+        torch.testing.assert_close(kernels.matmul(packed, x), twin.matmul(packed, x))
 
 
 @needs_native
@@ -84,8 +97,9 @@ def test_without_native_kernels_the_twin_runs() -> None:
 sys.modules['llavakit.kernels._native'] = None
 from llavakit import kernels
 import torch
-x = torch.ones(2, 3)
-assert torch.equal(kernels.rms_norm(x, x[0], 0.0), x)
+from llavakit.kernels.packed import pack
+twos = pack(torch.full((2, 3), 130, dtype=torch.uint8), torch.ones(2, 1).half(), kind='int8', group=32)
+assert torch.equal(kernels.matmul(twos, torch.ones(2, 3)), torch.full((2, 2), 6.0))
 kernels.set_num_threads(1)
 print(kernels.num_threads(), kernels.instruction_set())
 """

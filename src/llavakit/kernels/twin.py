@@ -23,7 +23,7 @@ def quantize_activations(
     """
     groups = _in_groups(x, group)
     largest = groups.abs().amax(-1, keepdim=True)
-    inverse = 127 / largest
+    inverse = torch.tensor(127.0, device=x.device) / largest  # 127 / largest would round twice, by way of 1 / largest
     inverse = inverse.where(inverse.isfinite() | largest.isnan(), 0.0)
     codes = (groups * inverse).round().to(torch.int8).flatten(1)[:, : x.shape[1]]
     return codes, largest.squeeze(-1) / 127

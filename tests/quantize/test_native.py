@@ -1,0 +1,181 @@
+"""Native graphs say what the quantised modules say, and each sequence the same alone, in chunks and beside others."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+from torch import Tensor
+
+from llavakit.config import LanguageConfig, VisionConfig
+from llavakit.kernels import native
+from llavakit.kernels.graph import BLOCK, NativeDecoder
+from llavakit.model import LanguageModel, VisionTower
+from llavakit.quantize.linear import QuantizedEmbedding, QuantizedLinear
+from llavakit.quantize.native import native_decoder, native_tower
+from llavakit.quantize.schemes import SCHEMES, Grid
+from llavakit.quantize.search import quantize_matrix
+
+pytestmark = pytest.mark.skipif(native is None, reason="the native kernels are not built")
+
+NUM_BLOCKS = 40
+
+
+def quantised(model: torch.nn.Module, grid: Grid) -> torch.nn.Module:
+    """All matrices of a part by one grid."""
+    for name, part in list(model.named_modules()):
+        if isinstance(part, torch.nn.Linear):
+            place = QuantizedLinear(*part.weight.shape, grid, bias=part.bias)
+        elif name == "embed_tokens":
+            place = QuantizedEmbedding(*part.weight.shape, grid)
+        else:
+            continue
+        place.packed = quantize_matrix(part.weight.detach(), grid).data
+        model.set_submodule(name, place)
+    return model
+
+
+@pytest.fixture(scope="module", params=[("int8", 4, 4, False), ("int4-g32", 6, 2, True), ("int4-g128", 4, 1, False)])
+def language(request: pytest.FixtureRequest) -> LanguageModel:
+    scheme, heads, kv_heads, qkv_bias = request.param
+    torch.manual_seed(0)
+    config = LanguageConfig(
+        vocab_size=90,
+        hidden_size=96,
+        intermediate_size=176,
+        num_layers=3,
+        num_heads=heads,
+        num_kv_heads=kv_heads,
+        head_dim=32,
+        rms_norm_eps=1e-5,
+        rope_theta=10000.0,
+        max_positions=NUM_BLOCKS * BLOCK,
+        tie_embeddings=False,
+        qkv_bias=qkv_bias,
+    )
+    return quantised(LanguageModel(config).eval(), SCHEMES[scheme].language)
+
+
+@pytest.fixture(scope="module")
+def decoder(language: LanguageModel) -> NativeDecoder:
+    return native_decoder(language)
+
+
+def ints(*values: int) -> Tensor:
+    return torch.tensor(values, dtype=torch.int32)
+
+
+def a_table(seed: int = 0) -> Tensor:
+    """A sequence's blocks, in no order."""
+    return torch.randperm(NUM_BLOCKS, generator=torch.Generator().manual_seed(seed)).int()
+
+
+def logits_of(decoder: NativeDecoder, tokens: Tensor, chunks: list[int]) -> Tensor:
+    """All logits of one sequence that comes in chunks of these lengths."""
+    cache, table, found, start = decoder.new_cache(NUM_BLOCKS), a_table()[None], [], 0
+    for length in chunks:
+        here = torch.arange(length).int()
+        found.append(decoder.step(tokens[start : start + length], start + here, ints(0, length), table, cache, here))
+        start += length
+    return torch.cat(found)
+
+
+@torch.inference_mode()
+def test_a_decoder_is_its_modules(language: LanguageModel, decoder: NativeDecoder) -> None:
+    """As near as a change in the last bit of the activations before they become int8 leaves it."""
+    tokens = torch.randint(0, 90, (70,), generator=torch.Generator().manual_seed(1)).int()
+    hidden = language(language.embed(tokens[None].long()), torch.arange(70)[None])
+    wanted = language.lm_head(hidden[0])
+    found = logits_of(decoder, tokens, [70])
+    assert (found - wanted).norm() < 0.02 * wanted.norm()
+
+
+@torch.inference_mode()
+def test_chunks_change_nothing(decoder: NativeDecoder) -> None:
+    tokens = torch.randint(0, 90, (70,), generator=torch.Generator().manual_seed(1)).int()
+    whole = logits_of(decoder, tokens, [70])
+    for chunks in ([1] * 70, [16, 1, 20, 33], [69, 1]):
+        assert torch.equal(logits_of(decoder, tokens, chunks), whole)
+
+
+@torch.inference_mode()
+def test_neighbours_change_nothing(decoder: NativeDecoder) -> None:
+    """Three sequences in one step: a prompt, a single token behind a prompt, and some drafts behind another."""
+    random = torch.Generator().manual_seed(2)
+    tokens = [torch.randint(0, 90, (length,), generator=random).int() for length in (40, 30, 25)]
+    alone = [logits_of(decoder, each, [len(each)]) for each in tokens]
+    width = 8
+    tables, cache = a_table(3)[: 3 * width].view(3, width), decoder.new_cache(NUM_BLOCKS)
+    for sequence, known in ((1, 29), (2, 20)):
+        here = torch.arange(known).int()
+        decoder.step(tokens[sequence][:known], here, ints(0, known), tables[sequence][None], cache, ints())
+    found = decoder.step(
+        torch.cat((tokens[0], tokens[1][29:], tokens[2][20:])),
+        torch.cat((torch.arange(40), ints(29), torch.arange(20, 25))).int(),
+        ints(0, 40, 41, 46),
+        tables.contiguous(),
+        cache,
+        ints(39, 40, 41, 42, 43, 44, 45),
+    )
+    assert torch.equal(found, torch.cat((alone[0][39:], alone[1][29:], alone[2][20:])))
+
+
+@torch.inference_mode()
+def test_embeddings_in_place_of_tokens(language: LanguageModel, decoder: NativeDecoder) -> None:
+    tokens = torch.randint(0, 90, (12,), generator=torch.Generator().manual_seed(4)).int()
+    whole, cache = logits_of(decoder, tokens, [12]), decoder.new_cache(NUM_BLOCKS)
+    embeds = language.embed(tokens[None, 3:9].long())[0]
+    masked = tokens.clone()
+    masked[3:9] = -1
+    here = torch.arange(12).int()
+    assert torch.equal(decoder.step(masked, here, ints(0, 12), a_table()[None], cache, here, embeds), whole)
+
+
+def test_what_does_not_fit_is_refused(decoder: NativeDecoder) -> None:
+    cache, table = decoder.new_cache(NUM_BLOCKS), a_table()[None]
+    good = {
+        "tokens": ints(1, 2),
+        "positions": ints(0, 1),
+        "starts": ints(0, 2),
+        "tables": table,
+        "cache": cache,
+        "wanted": ints(1),
+    }
+    decoder.step(**good)
+    for bad in (
+        {"tokens": ints(1, 90)},
+        {"tokens": ints(1, -1)},
+        {"positions": ints(0, 2)},
+        {"positions": ints(NUM_BLOCKS * BLOCK - 1, NUM_BLOCKS * BLOCK)},
+        {"starts": ints(0, 1)},
+        {"tables": table + NUM_BLOCKS},
+        {"wanted": ints(2)},
+        {"cache": cache[:1]},
+    ):
+        with pytest.raises(ValueError):
+            decoder.step(**{**good, **bad})
+
+
+@torch.inference_mode()
+@pytest.mark.parametrize("activation", ["quick_gelu", "gelu", "gelu_tanh"])
+def test_a_tower_is_its_modules(activation: str) -> None:
+    torch.manual_seed(0)
+    config = VisionConfig(
+        image_size=56,
+        patch_size=14,
+        hidden_size=64,
+        intermediate_size=160,
+        num_layers=4,
+        num_heads=2,
+        activation=activation,
+        layer_norm_eps=1e-5,
+        feature_layer=-2,
+        feature_select="patch",
+        image_mean=(0.5, 0.5, 0.5),
+        image_std=(0.5, 0.5, 0.5),
+    )
+    tower = quantised(VisionTower(config).eval(), SCHEMES["int8"].tower)
+    states = tower.hidden_states(torch.randn(3, 3, 56, 56))
+    graph = native_tower(tower)
+    found = graph.run(states[0])
+    assert (found - states[-1]).norm() < 0.02 * states[-1].norm()
+    assert torch.equal(torch.cat([graph.run(view[None]) for view in states[0]]), found)
