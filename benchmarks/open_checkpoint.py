@@ -31,8 +31,8 @@ from llavakit.checkpoint.importing import import_checkpoint
 from llavakit.checkpoint.load import load
 from llavakit.checkpoint.rename import rename_back
 from llavakit.checkpoint.tables import LLAVA_HF, ORIGINAL, Table
+from llavakit.circumstances import circumstances
 from llavakit.config import LlavaConfig
-from llavakit.evaluate.circumstances import circumstances
 from llavakit.model import Llava
 
 SHARD_BYTES = 5_000_000_000

@@ -15,7 +15,7 @@ from llavakit.cli.main import main
 from llavakit.data.records import DataError
 from llavakit.engine.reference import generate
 from llavakit.engine.sampling import SamplingParams
-from llavakit.evaluate import circumstances
+from llavakit import circumstances
 from llavakit.evaluate.report import summarize
 from llavakit.evaluate.run import MAX_TOKENS, choose, run
 from llavakit.evaluate.task import Answer, Grade, Question
