@@ -53,7 +53,8 @@ class LlamaCpp:
         pixels = (ctypes.c_uint8 * (3 * side * side))(*(index * 7 % 251 for index in range(3 * side * side)))
         bitmap = mtmd.mtmd_bitmap_init(side, side, pixels)
         chunks = mtmd.mtmd_input_chunks_init()
-        text = mtmd.mtmd_input_text(mtmd.mtmd_default_marker(), False, True)
+        marker = mtmd.mtmd_get_marker(tower)
+        text = mtmd.mtmd_input_text(marker, len(marker), False, True)
         failed = mtmd.mtmd_tokenize(tower, chunks, ctypes.byref(text), (ctypes.c_void_p * 1)(bitmap), 1)
         assert not failed, f"mtmd_tokenize: {failed}"
         found = [mtmd.mtmd_input_chunks_get(chunks, index) for index in range(mtmd.mtmd_input_chunks_size(chunks))]
