@@ -26,6 +26,7 @@ class LlamaCpp:
         self._model = api.llama_model_load_from_file(bytes(asked.cache / "language.gguf"), params)
         assert self._model, "llama.cpp did not take the model"
         self._context = self._new_context(length=1024, sequences=1)
+        self._together: Any = None  # made when it is asked for: several conversations take memory that one does not
         self._tower, self._picture = self._open_tower(asked)
         self.about: dict[str, Any] = {
             "version": llama_cpp.__version__,
@@ -72,23 +73,20 @@ class LlamaCpp:
         if batch == 1:
             self._forget(self._context, 1, start)
             return self._speak(self._context, steps, start, 1)
-        together = self._new_context(length=start + steps + ROOM, sequences=batch)
-        try:
-            self._copy_to(together, start, batch)
-            self._speak(together, 1, start, batch)
-            self._forget(together, batch, start)
-            return self._speak(together, steps, start, batch)
-        finally:
-            api.llama_free(together)
+        if self._together is None:
+            self._together = self._read_by_all(
+                self._new_context(length=start + steps + ROOM, sequences=batch), start, batch
+            )
+        self._forget(self._together, batch, start)
+        return self._speak(self._together, steps, start, batch)
 
-    def _copy_to(self, context: Any, start: int, batch: int) -> None:
-        """What the first sequence has read, into each of the others' own room."""
-        self._forget(self._context, 1, start)
-        size = api.llama_state_seq_get_size(self._context, 0)
-        state = (ctypes.c_uint8 * size)()
-        api.llama_state_seq_get_data(self._context, state, size, 0)
-        for sequence in range(batch):
-            assert api.llama_state_seq_set_data(context, state, size, sequence), "no room for the sequence"
+    def _read_by_all(self, context: Any, start: int, batch: int) -> Any:
+        """The prompt read once, and copied into each of the others' own room."""
+        self._step(context, [(0, index) for index in range(start)], logits_at={start - 1})
+        for sequence in range(1, batch):
+            api.llama_memory_seq_cp(api.llama_get_memory(context), 0, sequence, -1, -1)
+        self._speak(context, 1, start, batch)
+        return context
 
     def _speak(self, context: Any, steps: int, start: int, batch: int) -> float:
         begun = perf_counter()

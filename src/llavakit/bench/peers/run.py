@@ -1,4 +1,4 @@
-"""The peers by turns, round after round: every job is done by all that fit into memory together, one after the other."""
+"""The peers by turns, round after round: each job is done by all that fit into memory together, one by one."""
 
 from __future__ import annotations
 
