@@ -1,4 +1,4 @@
-"""OpenVINO as a peer: a Llama graph of its own operations, int4 weights in groups of 128, activations quantised to int8.
+"""OpenVINO as a peer: a Llama graph of its own operations, int4 weights, activations quantised as it runs.
 
 Two graphs of few layers are run, and what all the layers would take is told from the difference between them: every
 layer takes the same time. The whole would need its weights twice while it is compiled.
@@ -94,7 +94,7 @@ class OpenVino:
     def _step(self, graph: Any, count: int, start: int, batch: int) -> None:
         tokens = np.full((batch, count), 7, np.int64)
         positions = np.tile(np.arange(start, start + count, dtype=np.int64), (batch, 1))
-        graph.infer({"tokens": tokens, "positions": positions, "beam": np.arange(batch, dtype=np.int32)})
+        graph.infer({0: tokens, 1: positions, 2: np.arange(batch, dtype=np.int32)})
 
 
 class Weights:
@@ -138,8 +138,6 @@ def decoder(language: dict[str, Any], layers: int) -> Model:
     tokens = ops.parameter([-1, -1], Type.i64, "tokens")
     positions = ops.parameter([-1, -1], Type.i64, "positions")
     beam = ops.parameter([-1], Type.i32, "beam")
-    for named in (tokens, positions, beam):
-        named.output(0).get_tensor().set_names({named.get_friendly_name()})
     x = ops.gather(weights.matrix(language["vocab_size"], dim, 8), tokens, ops.constant(0))
     cos, sin = _angles(positions, language)
     sinks: list[Any] = []
