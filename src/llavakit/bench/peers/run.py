@@ -12,6 +12,7 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
+from llavakit.bench.cost import decode_work
 from llavakit.bench.figures import figure
 from llavakit.bench.peers.jobs import Job, Prompt, check_length, jobs, warming
 from llavakit.bench.peers.process import PeerError, Process
@@ -46,6 +47,11 @@ class Found:
     loads: dict[str, list[float]] = field(default_factory=lambda: defaultdict(list))
     memory: dict[str, dict[str, int]] = field(default_factory=dict)
     failed: dict[str, str] = field(default_factory=dict)
+
+    def decode_bytes(self, plan: Plan) -> float:
+        """What a token of ours reads, at the length that conversations have while they are measured."""
+        weights = self.about[OURS]["decode_bytes"]
+        return decode_work(plan.shapes.language, context=plan.prompt.first, weight_bytes=weights).bytes
 
     def figures(self) -> dict[str, Any]:
         """Medians, ranges and rounds of each job of each peer, in seconds."""
@@ -160,3 +166,12 @@ def _drop_broken(found: Found) -> None:
 
 def described(prompt: Prompt) -> dict[str, int]:
     return asdict(prompt)
+
+
+def free_memory() -> float:
+    """Bytes that may be taken now, a tenth of them left for everybody else."""
+    meminfo = Path("/proc/meminfo")
+    if not meminfo.is_file():
+        return float("inf")
+    kilobytes = next(line.split()[1] for line in meminfo.read_text().splitlines() if line.startswith("MemAvailable"))
+    return 0.9 * 1024 * int(kilobytes)
