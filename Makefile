@@ -1,6 +1,8 @@
 # make demo        a .venv, the package, and answers about a bundled picture
 # make test        the same .venv with the development extras, and the whole CPU suite
 # make test-all    the suite with what make test leaves out: tests marked slow or gpu
+# make native      the native kernels, compiled anew where their sources changed; the targets above do so too
+# make sanitize    the kernels' own tests, under the sanitizers for addresses and undefined behaviour
 # make lint        style and layers
 # make docs        the parts of docs/ that are printed by running the code
 # make compatibility    docs/compatibility.md: every comparison with another implementation, run anew
@@ -8,19 +10,27 @@
 PYTHON ?= python3
 BIN := .venv/bin
 PIP := $(BIN)/python -m pip --disable-pip-version-check install --quiet -c constraints.txt
+NATIVE := src/llavakit/kernels/native
+NATIVE_SOURCES := $(wildcard $(NATIVE)/*)
+CMAKE := $(BIN)/cmake -S $(NATIVE) -G Ninja -DCMAKE_MAKE_PROGRAM=$(CURDIR)/$(BIN)/ninja
+SANITIZERS := -fsanitize=address,undefined
 PYTEST := OMP_NUM_THREADS=1 TOKENIZERS_PARALLELISM=false $(BIN)/python -m pytest -n 2
 
 .DEFAULT_GOAL := demo
-.PHONY: demo test test-all lint docs compatibility clean
+.PHONY: demo test test-all native sanitize lint docs compatibility clean
 
-demo: .venv/.package
+demo: .venv/.native
 	@$(BIN)/llava chat examples/drawing.png < examples/questions.txt
 
-test: .venv/.development
+test: .venv/.development .venv/.native sanitize
 	$(PYTEST) -m "not slow and not gpu"
 
-test-all: .venv/.development
+test-all: .venv/.development .venv/.native sanitize
 	$(PYTEST)
+
+native: .venv/.native
+
+sanitize: build/.sanitized
 
 lint: .venv/.development
 	$(BIN)/ruff check .
@@ -35,7 +45,7 @@ compatibility: .venv/.development
 	OMP_NUM_THREADS=1 $(BIN)/python docs/make_compatibility.py
 
 clean:
-	rm -rf .venv build dist src/*.egg-info .pytest_cache .ruff_cache .hypothesis .import_linter_cache .grimp_cache
+	rm -rf .venv build dist src/llavakit/kernels/_native.* src/*.egg-info .pytest_cache .ruff_cache .hypothesis .import_linter_cache .grimp_cache
 
 # The files below are stamps: a second `make` finds them and installs nothing.
 
@@ -47,13 +57,29 @@ clean:
 	$(PYTHON) -m venv .venv
 	@touch $@
 
-# setuptools first and no build isolation: so constraints.txt pins the build as well.
+# What builds first, and no build isolation: so constraints.txt pins the build as well.
 .venv/.package: .venv/.python pyproject.toml constraints.txt
 	@echo "Installing llavakit and PyTorch into .venv: a few minutes, once."
-	$(PIP) setuptools
+	$(PIP) scikit-build-core nanobind cmake ninja
 	$(PIP) --no-build-isolation -e .
 	@touch $@
 
 .venv/.development: .venv/.package
 	$(PIP) --no-build-isolation -e '.[dev]'
+	@touch $@
+
+# Without a compiler, or where it fails, llavakit works all the same, only slower; `llava show` says so. The next `make`
+# tries again. What is compiled lies in .venv, because it fits that Python alone.
+.venv/.native: .venv/.package $(NATIVE_SOURCES)
+	@if { $(CMAKE) -B .venv/native -DPython_EXECUTABLE=$(CURDIR)/$(BIN)/python && \
+	  $(BIN)/cmake --build .venv/native && $(BIN)/cmake --install .venv/native --prefix src; } >.venv/native.log 2>&1; \
+	then touch $@; else rm -f src/llavakit/kernels/_native.*; \
+	  echo "The native kernels were not built, .venv/native.log says why; their torch twins run instead." >&2; fi
+
+build/.sanitized: .venv/.package $(NATIVE_SOURCES) $(wildcard tests/kernels/native/*)
+	@mkdir -p build
+	@if echo 'int main() {}' | c++ $(SANITIZERS) -x c++ -o build/probe - 2>/dev/null && build/probe; then \
+	  $(CMAKE) -B build/sanitize -DLLAVAKIT_TESTS=ON "-DLLAVAKIT_FLAGS=$(SANITIZERS)" >build/sanitize.log && \
+	  $(BIN)/cmake --build build/sanitize >>build/sanitize.log && build/sanitize/kernel_tests; \
+	else echo "No C++ compiler with sanitizers: the kernels' own tests are skipped." >&2; fi
 	@touch $@

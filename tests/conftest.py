@@ -31,7 +31,14 @@ def check_shapes(function: Callable[..., Any]) -> Callable[..., Any]:
 
 # Before any test imports these rooms, so that their shapes are checked in all tests.
 install_import_hook(
-    ["llavakit.processing", "llavakit.model", "llavakit.engine", "llavakit.train", "llavakit.parity"],
+    [
+        "llavakit.kernels",
+        "llavakit.processing",
+        "llavakit.model",
+        "llavakit.engine",
+        "llavakit.train",
+        "llavakit.parity",
+    ],
     f"{__name__}.check_shapes",
 )
 

@@ -73,7 +73,7 @@ def test_a_fact_is_one_line_and_a_path_whole(llava: Callable, model_folder: Path
     folder.symlink_to(model_folder)
     lines = llava("show", folder).out.splitlines()
     assert lines[0] == f"model       {folder} (llavakit format)"
-    assert len(lines) == 17 and all(line == line.rstrip() for line in lines)
+    assert len(lines) == 18 and all(line == line.rstrip() for line in lines)
 
 
 def test_json(llava: Callable, model_folder: Path, tiled_folder: Path) -> None:

@@ -44,6 +44,7 @@ def _facts(folder: Path, contents: Contents, image_size: str | None, *, known_li
     """What --json prints, and the text stands on; sizes in bytes."""
     import torch
 
+    from llavakit import kernels
     from llavakit.checkpoint.card import licence_of
     from llavakit.checkpoint.describe import variant
     from llavakit.model import Llava
@@ -72,6 +73,7 @@ def _facts(folder: Path, contents: Contents, image_size: str | None, *, known_li
             }
             for name, precision in PRECISIONS.items()
         },
+        "kernels": {"instruction_set": kernels.instruction_set(), "threads": kernels.num_threads()},
         "config": config.model_dump(mode="json"),
     }
 
@@ -110,6 +112,7 @@ def _lines(facts: dict[str, Any], config: LlavaConfig) -> Iterator[str]:
             (f"  {name}", f"{_megabytes(memory['weights'])} + {_megabytes(memory['cache'])}")
             for name, memory in facts["memory"].items()
         ),
+        ("kernels", "{instruction_set}, threads: {threads}".format(**facts["kernels"])),
     ):
         yield f"{name:<12}{value}"
 

@@ -1,0 +1,84 @@
+// Which instruction set runs: asked of the processor once, the first time a kernel is needed.
+
+#include <atomic>
+#include <cstdlib>
+#include <stdexcept>
+
+#include "kernels.hpp"
+
+namespace llavakit {
+
+#define DECLARE(isa)               \
+    namespace isa {                \
+    extern const Kernels table;    \
+    }
+#ifdef LLAVAKIT_HAS_avx512vnni
+DECLARE(avx512vnni)
+#endif
+#ifdef LLAVAKIT_HAS_avxvnni
+DECLARE(avxvnni)
+#endif
+#ifdef LLAVAKIT_HAS_avx2
+DECLARE(avx2)
+#endif
+DECLARE(portable)
+
+namespace {
+
+// Of this processor and its operating system, the best first. __builtin_cpu_supports counts AVX and AVX-512 only where
+// the system saves their registers.
+std::vector<const Kernels*> usable() {
+    std::vector<const Kernels*> tables;
+#ifdef LLAVAKIT_HAS_avx2
+    const bool has_avx2 =
+        __builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma") && __builtin_cpu_supports("f16c");
+#endif
+#ifdef LLAVAKIT_HAS_avx512vnni
+    if (__builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512bw") && __builtin_cpu_supports("avx512vl") &&
+        __builtin_cpu_supports("avx512dq") && __builtin_cpu_supports("avx512vnni") && __builtin_cpu_supports("fma") &&
+        __builtin_cpu_supports("f16c"))
+        tables.push_back(&avx512vnni::table);
+#endif
+#ifdef LLAVAKIT_HAS_avxvnni
+    if (has_avx2 && __builtin_cpu_supports("avxvnni")) tables.push_back(&avxvnni::table);
+#endif
+#ifdef LLAVAKIT_HAS_avx2
+    if (has_avx2) tables.push_back(&avx2::table);
+#endif
+    tables.push_back(&portable::table);
+    return tables;
+}
+
+const Kernels* named(const std::string& name, const std::string& asked_by) {
+    std::string all;
+    for (const Kernels* table : usable()) {
+        if (name == table->name) return table;
+        all += (all.empty() ? "" : ", ") + std::string(table->name);
+    }
+    throw std::invalid_argument(asked_by + " is '" + name + "', which this processor or this build does not have; choose one of: " + all);
+}
+
+const Kernels* chosen_at_first() {
+    const char* name = std::getenv("LLAVAKIT_ISA");
+    return name && *name ? named(name, "LLAVAKIT_ISA") : usable().front();
+}
+
+std::atomic<const Kernels*> in_use{nullptr};
+
+}  // namespace
+
+std::vector<std::string> instruction_sets() {
+    std::vector<std::string> names;
+    for (const Kernels* table : usable()) names.push_back(table->name);
+    return names;
+}
+
+const Kernels& kernels() {
+    const Kernels* table = in_use.load(std::memory_order_acquire);
+    if (!table) in_use.store(table = chosen_at_first(), std::memory_order_release);
+    return *table;
+}
+
+void use_instruction_set(const std::string& name) { in_use.store(named(name, "the instruction set"), std::memory_order_release); }
+
+}  // namespace llavakit
