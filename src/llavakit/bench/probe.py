@@ -8,6 +8,7 @@ from time import perf_counter
 import torch
 
 from llavakit.bench.figures import rounded
+from llavakit.kernels import native
 
 _BUFFER = 512 << 20  # bytes: far more than the caches of most machines
 
@@ -24,8 +25,10 @@ class Ceilings:
 
 
 def probe(threads: int) -> Ceilings:
-    """Takes half a second."""
-    return Ceilings(_read_with_torch(threads), None)
+    """Takes half a second. Without native kernels the bandwidth is that of a sum in torch, which is somewhat less."""
+    if native is None:
+        return Ceilings(_read_with_torch(threads), None)
+    return Ceilings(native.probe_read_bandwidth(threads), native.probe_int8_rate(threads))
 
 
 def _read_with_torch(threads: int) -> float:

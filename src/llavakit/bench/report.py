@@ -12,6 +12,7 @@ import torch
 
 from llavakit.bench.figures import spoken
 from llavakit.circumstances import circumstances
+from llavakit.kernels import instruction_set
 
 
 def report(what: str, found: dict[str, Any], *, threads: int, packages: Sequence[str] = ()) -> dict[str, Any]:
@@ -20,7 +21,7 @@ def report(what: str, found: dict[str, Any], *, threads: int, packages: Sequence
     told["machine"] |= {
         "cores": os.cpu_count(),
         "memory_bytes": _memory(),
-        "isa": torch.backends.cpu.get_cpu_capability(),
+        "isa": instruction_set(),
         "threads": threads,
     }
     told["versions"] |= {name: _version(name) for name in packages}

@@ -9,6 +9,7 @@
 
 #include "kernels.hpp"
 #include "pool.hpp"
+#include "probe.hpp"
 
 namespace nb = nanobind;
 using nb::literals::operator""_a;
@@ -35,5 +36,7 @@ NB_MODULE(_native, module) {
     module.def("cores", llavakit::cores);
     module.def("threads", llavakit::threads);
     module.def("set_threads", llavakit::set_threads, "count"_a);
+    module.def("probe_read_bandwidth", probe_read_bandwidth, "threads"_a, nb::call_guard<nb::gil_scoped_release>());
+    module.def("probe_int8_rate", probe_int8_rate, "threads"_a, nb::call_guard<nb::gil_scoped_release>());
     module.def("rms_norm", rms_norm, "x"_a, "weight"_a, "eps"_a, "to"_a);
 }

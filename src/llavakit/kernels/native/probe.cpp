@@ -89,6 +89,7 @@ struct Free {
 
 #if defined(__x86_64__)
 
+#ifdef LLAVAKIT_HAS_avx512vnni
 __attribute__((target("avx512f,avx512bw,avx512vnni"))) double count_avx512_vnni(int64_t turns) {
     __m512i sums[12], left = _mm512_set1_epi8(1), right = _mm512_set1_epi8(1);
     TWELVE sums[lane] = _mm512_setzero_si512();
@@ -100,6 +101,9 @@ __attribute__((target("avx512f,avx512bw,avx512vnni"))) double count_avx512_vnni(
     return 12 * 128;
 }
 
+#endif
+
+#ifdef LLAVAKIT_HAS_avxvnni
 __attribute__((target("avx2,avxvnni"))) double count_avx_vnni(int64_t turns) {
     __m256i sums[12], left = _mm256_set1_epi8(1), right = _mm256_set1_epi8(1);
     TWELVE sums[lane] = _mm256_setzero_si256();
@@ -111,6 +115,9 @@ __attribute__((target("avx2,avxvnni"))) double count_avx_vnni(int64_t turns) {
     return 12 * 64;
 }
 
+#endif
+
+#ifdef LLAVAKIT_HAS_avx2
 __attribute__((target("avx2"))) double count_avx2(int64_t turns) {
     const __m256i ones = _mm256_set1_epi16(1);
     __m256i sums[12], left = _mm256_set1_epi8(1), right = _mm256_set1_epi8(1);
@@ -125,6 +132,7 @@ __attribute__((target("avx2"))) double count_avx2(int64_t turns) {
     TWELVE asm volatile("" ::"x"(sums[lane]));
     return 12 * 64;
 }
+#endif
 
 #elif defined(__ARM_FEATURE_DOTPROD)
 
@@ -142,6 +150,7 @@ double count_dotprod(int64_t turns) {
 
 #endif
 
+#if !defined(__ARM_FEATURE_DOTPROD)
 double count_portable(int64_t turns) {
     int16_t left[64], right[64];
     int32_t sums[64] = {};
@@ -154,17 +163,24 @@ double count_portable(int64_t turns) {
     asm volatile("" : : "r"(sums) : "memory");
     return 64 * 2;
 }
+#endif
 
 // The best way there is on this processor.
 double count(int64_t turns) {
-#if defined(__x86_64__)
+#ifdef LLAVAKIT_HAS_avx512vnni
     if (__builtin_cpu_supports("avx512bw") && __builtin_cpu_supports("avx512vnni")) return count_avx512_vnni(turns);
-    if (__builtin_cpu_supports("avxvnni")) return count_avx_vnni(turns);
-    if (__builtin_cpu_supports("avx2")) return count_avx2(turns);
-#elif defined(__ARM_FEATURE_DOTPROD)
-    return count_dotprod(turns);
 #endif
+#ifdef LLAVAKIT_HAS_avxvnni
+    if (__builtin_cpu_supports("avxvnni")) return count_avx_vnni(turns);
+#endif
+#ifdef LLAVAKIT_HAS_avx2
+    if (__builtin_cpu_supports("avx2")) return count_avx2(turns);
+#endif
+#if defined(__ARM_FEATURE_DOTPROD)
+    return count_dotprod(turns);
+#else
     return count_portable(turns);
+#endif
 }
 
 }  // namespace
