@@ -47,7 +47,9 @@ class OpenVino:
             f"int4 symmetric in groups of {GROUP}, output head int8",
         ]
         if len(counts) > 1:
-            notes.append(f"graphs of {FEW} and {MORE} layers, extrapolated to {self._layers}; so is no memory")
+            notes.append(
+                f"graphs of {FEW} and {MORE} layers, extrapolated to {self._layers}; the memory is that of these two"
+            )
         self.about: dict[str, Any] = {"version": openvino.__version__, "weights": "int4", "notes": notes}
         self.about["extrapolated"] = len(counts) > 1
 
