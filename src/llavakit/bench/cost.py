@@ -10,6 +10,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import dataclass
 
+from llavakit.bench.figures import rounded
 from llavakit.config import LanguageConfig, LlavaConfig, VisionConfig
 
 BITS_OF_KV = 16
@@ -99,3 +100,22 @@ def encode_work(config: LlavaConfig, *, weight_bytes: float) -> Work:
 def _rows_of_tower(config: LlavaConfig, vision: VisionConfig) -> Iterator[tuple[Matrix, int]]:
     for matrix in tower_matrices(config):
         yield matrix, vision.num_features if matrix.name.startswith("projector") else vision.num_positions
+
+
+def works(config: LlavaConfig, *, first: int, second: int, weight_bytes: float) -> dict[str, dict[str, float]]:
+    """What every job of a conversation costs, as plain data, for anybody to divide by the ceilings of a machine.
+
+    `first` and `second` are the lengths of two prompts, one behind the other; `weight_bytes` are those that a token
+    reads. Of the tower a byte a weight is counted, which hardly matters: its time is that of its products.
+    """
+    language, tower = config.language, sum(matrix.weights for matrix in tower_matrices(config))
+    jobs = {
+        "encode": encode_work(config, weight_bytes=tower),
+        "prefill": prefill_work(language, tokens=first, start=0, weight_bytes=weight_bytes),
+        "decode": decode_work(language, context=first, weight_bytes=weight_bytes),
+        "second": prefill_work(language, tokens=second, start=first, weight_bytes=weight_bytes),
+    }
+    return {
+        name: {"gigabytes": rounded(work.bytes / 1e9), "gigaoperations": rounded(work.operations / 1e9)}
+        for name, work in jobs.items()
+    }

@@ -8,8 +8,8 @@ from typing import Any
 
 from PIL import Image
 
-from llavakit.bench.cost import decode_work, encode_work, prefill_work, tower_matrices
-from llavakit.bench.figures import figure, rounded
+from llavakit.bench.cost import decode_work, works
+from llavakit.bench.figures import figure
 from llavakit.bench.peers.jobs import Prompt, check_length
 from llavakit.bench.peers.worker import memory
 from llavakit.bench.probe import probe
@@ -37,33 +37,18 @@ def measure_subject(
         encode, prefill = _seconds(subject.encode), _seconds(subject.prefill, prompt.first, 0)
         decode = _seconds(subject.decode, prompt.spoken, prompt.first, 1) / prompt.spoken
         second = _seconds(subject.prefill, prompt.second, prompt.first)
-        work = decode_work(config.language, context=prompt.first, weight_bytes=subject.decode_bytes)
+        read = decode_work(config.language, context=prompt.first, weight_bytes=subject.decode_bytes).bytes
         found["encode_ms"].append(1e3 * encode)
         found["prefill_tokens_per_s"].append(prompt.first / prefill)
         found["decode_tokens_per_s"].append(1 / decode)
         found["first_token_ms"].append(1e3 * (encode + prefill))
         found["second_question_ms"].append(1e3 * second)
         found["read_gbps"].append(ceilings.read_gbps)
-        found["decode_share_of_bandwidth"].append(work.bytes / decode / (ceilings.read_gbps * 1e9))
+        found["decode_share_of_bandwidth"].append(read / decode / (ceilings.read_gbps * 1e9))
         if ceilings.int8_gops:
             found["int8_gops"].append(ceilings.int8_gops)
-    return {"figures": _figures(found), "memory": memory(), "work": _work(subject, config, prompt), "rounds": rounds}
-
-
-def _work(subject: Subject, config: LlavaConfig, prompt: Prompt) -> dict[str, dict[str, float]]:
-    """What every job costs, so that anybody can divide it by another machine's ceilings."""
-    language, weights = config.language, subject.decode_bytes
-    tower = 2 * sum(matrix.weights for matrix in tower_matrices(config))
-    works = {
-        "encode": encode_work(config, weight_bytes=tower),
-        "prefill": prefill_work(language, tokens=prompt.first, start=0, weight_bytes=weights),
-        "decode": decode_work(language, context=prompt.first, weight_bytes=weights),
-        "second": prefill_work(language, tokens=prompt.second, start=prompt.first, weight_bytes=weights),
-    }
-    return {
-        name: {"gigabytes": rounded(work.bytes / 1e9), "gigaoperations": rounded(work.operations / 1e9)}
-        for name, work in works.items()
-    }
+    work = works(config, first=prompt.first, second=prompt.second, weight_bytes=subject.decode_bytes)
+    return {"figures": _figures(found), "memory": memory(), "work": work, "rounds": rounds}
 
 
 def measure_engine(

@@ -127,6 +127,7 @@ def peers(
     out: OutOption = None,
 ) -> None:
     """Ourselves beside llama.cpp, transformers and OpenVINO: the same jobs by turns, in one run (`make bench`)."""
+    from llavakit.bench.cost import works
     from llavakit.bench.peers.run import Plan, described, free_memory, run
     from llavakit.bench.peers.table import OURS, SCRIPTS, find_peers
     from llavakit.bench.peers.targets import Facts, reached
@@ -150,6 +151,7 @@ def peers(
         "rounds": rounds,
         "ceilings": [one.ceilings.plain() for one in found.rounds],
         "about": found.about,
+        "work": works(config, first=plan.prompt.first, second=plan.prompt.second, weight_bytes=found.weight_bytes),
         "figures": found.figures(),
         "targets": reached(found.rounds, facts, found.memory),
         "failed": found.failed,

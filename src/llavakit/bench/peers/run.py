@@ -10,6 +10,7 @@ from collections.abc import Callable
 from contextlib import ExitStack
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
+from time import sleep
 from typing import Any
 
 from llavakit.bench.cost import decode_work
@@ -22,6 +23,7 @@ from llavakit.bench.probe import Ceilings, probe
 from llavakit.config import LlavaConfig
 
 Say = Callable[[str], None]
+SETTLE_SECONDS = 0.1  # the threads of whoever came before may still be waiting for work, with all their might
 LAST = "together"  # its eight conversations take memory that one does not: memory is read before it
 
 
@@ -50,8 +52,12 @@ class Found:
 
     def decode_bytes(self, plan: Plan) -> float:
         """What a token of ours reads, at the length that conversations have while they are measured."""
-        weights = self.about[OURS]["decode_bytes"]
-        return decode_work(plan.shapes.language, context=plan.prompt.first, weight_bytes=weights).bytes
+        return decode_work(plan.shapes.language, context=plan.prompt.first, weight_bytes=self.weight_bytes).bytes
+
+    @property
+    def weight_bytes(self) -> int:
+        """Bytes of our weights that a token reads."""
+        return self.about[OURS]["decode_bytes"]
 
     def figures(self) -> dict[str, Any]:
         """Medians, ranges and rounds of each job of each peer, in seconds."""
@@ -140,6 +146,7 @@ def _one_round(group: list[Peer], plan: Plan, index: int, found: Found, running:
 
 
 def _do(job: Job, peer: Peer, found: Found, process: Process, say: Say) -> None:
+    sleep(SETTLE_SECONDS)
     try:
         if job.name == LAST and peer.name not in found.memory:
             found.memory[peer.name] = process.ask("memory")
