@@ -32,8 +32,9 @@ class OpenVino:
         }
         self._layers = self._language["num_layers"]
         counts = [FEW, MORE] if self._layers > MORE else [self._layers]
+        weights = Weights()
         self._graphs = [
-            (count, core.compile_model(decoder(self._language, count), "CPU", settings).create_infer_request())
+            (count, core.compile_model(decoder(self._language, count, weights), "CPU", settings).create_infer_request())
             for count in counts
         ]
         self._tower = core.compile_model(
@@ -104,6 +105,7 @@ class Weights:
 
     def __init__(self) -> None:
         self._random = np.random.default_rng(0)
+        self.arrays: list[Any] = []  # a constant does not keep alive what it was made of
 
     def vector(self, size: int, value: float = 1.0) -> Any:
         return ops.constant(np.full(size, value, np.float32))
@@ -115,6 +117,7 @@ class Weights:
         block = self._random.integers(0, 256, 1 << 16, np.uint8)
         stored = np.resize(block, rows * cols * bits // 8)
         kind = Type.i4 if bits == 4 else Type.i8
+        self.arrays.append(stored)
         codes = ops.constant(openvino.Tensor(stored.view(np.uint8 if bits == 4 else np.int8), shape, kind))
         scales = ops.constant(np.full([rows, cols // group, 1], 0.002, np.float16))
         scaled = ops.multiply(ops.convert(codes, Type.f16), scales)
@@ -134,9 +137,9 @@ def _numbers(*values: int) -> Any:
     return ops.constant(np.array(values, np.int64))
 
 
-def decoder(language: dict[str, Any], layers: int) -> Model:
+def decoder(language: dict[str, Any], layers: int, weights: Weights) -> Model:
     """Ids and positions to the scores of the last token; keys and values are states of the model."""
-    weights, dim = Weights(), language["hidden_size"]
+    dim = language["hidden_size"]
     tokens = ops.parameter([-1, -1], Type.i64, "tokens")
     positions = ops.parameter([-1, -1], Type.i64, "positions")
     beam = ops.parameter([-1], Type.i32, "beam")
