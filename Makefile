@@ -42,6 +42,7 @@ lint: .venv/.development
 docs: .venv/.package
 	$(BIN)/python docs/make_map.py
 	$(BIN)/python docs/make_rosetta.py
+	$(BIN)/python docs/make_quantization.py
 	$(BIN)/python docs/make_walkthrough.py
 	$(BIN)/python docs/make_speed.py
 

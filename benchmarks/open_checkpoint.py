@@ -3,7 +3,8 @@
 Two checkpoints are written into FOLDER, shaped as the published llava-hf/llava-1.5-7b-hf and
 liuhaotian/llava-v1.6-vicuna-7b: bf16, in shards, with values drawn once and repeated. Each is opened, imported, and
 what was imported is opened too, every measurement in a process of its own; then the files are deleted. At most two
-checkpoints lie there at once: 28 GB. `--layers N` makes the language model shallower where that is too much.
+checkpoints lie there at once: 28 GB. `--layers N` makes the language model shallower where that is too much. The same
+shape as `llava quantize --scheme int4-g32` writes it is opened as well, 4 GB; `--only quantized` does no more.
 
 Memory is what Linux counts: `anonymous` is what the process itself holds, `mapped` are pages of files, which the system
 can drop and read again.
@@ -29,14 +30,22 @@ import torch
 from llavakit import catalog
 from llavakit.checkpoint.importing import import_checkpoint
 from llavakit.checkpoint.load import load
+from llavakit.checkpoint.reader import StoredTensor
 from llavakit.checkpoint.rename import rename_back
+from llavakit.checkpoint.save import write_folder
 from llavakit.checkpoint.tables import LLAVA_HF, ORIGINAL, Table
+from llavakit.checkpoint.tokenizer_files import read_tokenizer
 from llavakit.circumstances import circumstances
 from llavakit.config import LlavaConfig
+from llavakit.kernels.packed import pack
 from llavakit.model import Llava
+from llavakit.quantize.apply import make_room
+from llavakit.quantize.linear import PackedMatrix
+from llavakit.quantize.schemes import Grid, find_scheme
 
 SHARD_BYTES = 5_000_000_000
 BLOCK = 1 << 26
+QUANTIZED, SCHEME = "quantized", "int4-g32"
 LANGUAGE = {
     "hidden_size": 4096,
     "intermediate_size": 11008,
@@ -134,6 +143,35 @@ def write_shard(file: Path, shapes: dict[str, list[int]], sizes: dict[str, int])
                 out.write(values[: min(BLOCK, sizes[name] - start)])
 
 
+def write_quantized(folder: Path, layers: int) -> int:
+    """A native folder of 7B by the scheme SCHEME, its codes drawn once and repeated; returns the weights' bytes."""
+    config = LlavaConfig.parse(
+        {"language": {"vocab_size": 32064, "num_layers": layers, "max_positions": 4096}, "tokens": {"pad": 32001}}
+    )
+    with torch.device("meta"):
+        model = Llava(config)
+        make_room(model, find_scheme(SCHEME))
+    grids = {f"{name}.packed": part.grid for name, part in model.named_modules() if isinstance(part, PackedMatrix)}
+    tensors = [_drawn(name, tensor, grids.get(name)) for name, tensor in model.state_dict().items()]
+    tokenizer = read_tokenizer(catalog.resolve("pocket"), load("pocket").config.tokens)
+    write_folder(folder, config, tensors, tokenizer, card="", scheme=SCHEME)
+    return (folder / "model.safetensors").stat().st_size
+
+
+def _drawn(name: str, like: torch.Tensor, grid: Grid | None) -> StoredTensor:
+    """A tensor of this shape, made when it is written."""
+    if grid is None:
+        half = torch.ones if "norm" in name else torch.zeros
+        return StoredTensor(name, tuple(like.shape), "F16", lambda: half(like.shape, dtype=torch.float16))
+
+    def read() -> torch.Tensor:
+        codes = torch.randint(1, 16, (16, 2 * grid.group), generator=torch.Generator().manual_seed(0))
+        record = pack(codes.to(torch.uint8), torch.full((16, 2), 0.01).half(), kind=grid.kind, group=grid.group).data
+        return record.repeat(len(like) // len(record))
+
+    return StoredTensor(name, tuple(like.shape), "U8", read)
+
+
 def warm(folder: Path) -> None:
     """Read every file once, so that its pages are in memory as far as there is room for them."""
     buffer = bytearray(1 << 24)
@@ -176,7 +214,7 @@ def measure(what: str, folder: Path) -> dict[str, Any]:
         if what == "import":
             import_checkpoint(folder, folder.with_name("native"))
         else:
-            model = load(folder, dtype=torch.bfloat16).model
+            model = load(folder, dtype=torch.float32 if folder.name == QUANTIZED else torch.bfloat16).model
         seconds, computed = time.perf_counter() - start, time.process_time() - computed
     after = held()
     result = {
@@ -211,6 +249,20 @@ def in_a_child(what: str, folder: Path) -> dict[str, Any]:
 
 
 def run(folder: Path, layers: int) -> dict[str, Any]:
+    """Both published shapes, then the quantised one."""
+    return run_published(folder, layers) | run_quantized(folder, layers)
+
+
+def run_quantized(folder: Path, layers: int) -> dict[str, Any]:
+    source = folder / QUANTIZED
+    try:
+        size = write_quantized(source, layers)
+        return {QUANTIZED: {"scheme": SCHEME, "bytes": size, "open": in_a_child("open", source)}}
+    finally:
+        shutil.rmtree(source, ignore_errors=True)
+
+
+def run_published(folder: Path, layers: int) -> dict[str, Any]:
     results = {}
     for format, (config_of, table, tower) in FORMATS.items():
         source, native = folder / format, folder / "native"
@@ -237,12 +289,13 @@ def main() -> None:
     parser.add_argument("folder", type=Path, help="where the checkpoints are written, and deleted again")
     parser.add_argument("--layers", type=int, default=32, help="layers of the language model")
     parser.add_argument("--measure", choices=("open", "import"), help=argparse.SUPPRESS)
+    parser.add_argument("--only", choices=(QUANTIZED,), help="leave the published formats out")
     given = parser.parse_args()
     torch.set_num_threads(1)
     if given.measure:
         print(json.dumps(measure(given.measure, given.folder)))
         return
-    results = run(given.folder, given.layers)
+    results = (run_quantized if given.only else run)(given.folder, given.layers)
     print(json.dumps({"layers": given.layers, "results": results, **circumstances(torch.device("cpu"))}, indent=1))
 
 

@@ -9,11 +9,12 @@ from types import ModuleType
 
 # Rooms that one picture passes through; the walkthrough has to stop at each of their files.
 WALKED = ("processing", "model", "engine", "checkpoint")
-NOT_ON_THE_WAY = {"model/clip.py", "model/footprint.py"} | {
+NOT_ON_THE_WAY = {"model/clip.py", "model/footprint.py", "model/empty.py"} | {
     f"checkpoint/{name}.py"
     for name in (
         *("save", "atomic", "tensors", "card", "shards", "exporting", "merging"),
         *("doctor", "describe", "findings", "known_configs", "needs"),
+        *("aligned", "memory", "quantizing", "dequantizing"),
     )
 }
 
@@ -34,6 +35,11 @@ def test_the_map_of_files_is_current(root: Path) -> None:
 def test_the_names_side_by_side_are_current(root: Path) -> None:
     page = (root / "docs" / "rosetta.md").read_text()
     assert _script(root / "docs" / "make_rosetta.py").rosetta() == page, "run `make docs`"
+
+
+def test_the_figures_of_quantisation_are_current(root: Path) -> None:
+    page = (root / "docs" / "quantization.md").read_text()
+    assert _script(root / "docs" / "make_quantization.py").with_tables(page) == page, "run `make docs`"
 
 
 def test_every_file_says_what_it_is_for(root: Path) -> None:

@@ -29,11 +29,18 @@ def test_every_matrix_with_every_number_of_rows() -> None:
     assert table.splitlines()[-1].split()[-2:] == ["2,000", "[2,000-2,000]"]
 
 
-@pytest.mark.parametrize("name", FORMATS)
-def test_a_product_is_one(name: str) -> None:
+@pytest.mark.parametrize(("name", "bits"), [("float32", 32), ("bfloat16", 16)])
+def test_a_product_is_one(name: str, bits: int) -> None:
     product = FORMATS[name](5, 32)
-    assert product.run(torch.ones(2, 32)).float() == pytest.approx(torch.full((2, 5), 0.64), rel=1e-2)
-    assert product.bytes == 5 * 32 * {"float32": 4, "bfloat16": 2}[name]
+    assert torch.allclose(product.run(torch.ones(2, 32)).float(), torch.tensor(0.64), rtol=1e-2)
+    assert product.bytes == 5 * 32 * bits // 8
+
+
+@pytest.mark.parametrize(("name", "bits"), [("int4-g32", 4.5), ("int4-g128", 4.125), ("int8", 8.125), ("nf4", 4.5)])
+def test_a_packed_product_is_one(name: str, bits: float) -> None:
+    product = FORMATS[name](32, 512)
+    assert product.run(torch.randn(2, 512)).shape == (2, 32)
+    assert product.bytes == 32 * 512 * bits / 8
 
 
 def test_unknown_format() -> None:

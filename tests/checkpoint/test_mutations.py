@@ -159,7 +159,7 @@ def open_whole(folder: Path, parts: Parts, scratch: Path) -> None:
     contents = read_contents(folder, parts, Reader(unpickle))
     with torch.device("meta"):
         model = Llava(contents.config)
-    fill(model, contents.tensors, device=torch.device("cpu"), dtype=None, source=folder)
+    fill(model, contents.tensors, device=torch.device("cpu"), dtype=torch.float32, source=folder)
     tokenizer_of(folder, parts, contents.config)
 
 

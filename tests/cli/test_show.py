@@ -13,7 +13,9 @@ from llavakit.checkpoint.load import load
 from llavakit.checkpoint.save import save
 from llavakit.config import TilingConfig
 from llavakit.model import Llava
-from llavakit.model.footprint import PRECISIONS, cache_bytes, weight_bytes
+from llavakit.model.footprint import cache_bytes, weight_bytes
+from llavakit.quantize.apply import bytes_in, quantize_model
+from llavakit.quantize.schemes import SCHEMES
 
 
 def rows(out: str) -> dict[str, str]:
@@ -35,10 +37,9 @@ def test_every_number_is_the_models_own(llava: Callable, model_folder: Path) -> 
     assert shown["stored as"] == "F16"
     assert shown["built"] == "as LLaVA-1.5: projector mlp2x_gelu, resize mode pad"
     assert shown["licence"] == "not stated"
-    weights, cache = (
-        weight_bytes(model, PRECISIONS["int8"]),
-        cache_bytes(model.config.language, 256, PRECISIONS["int8"]),
-    )
+    weights, cache = weight_bytes(model, 32), cache_bytes(model.config.language, 256, 32)
+    assert shown["float32"] == f"{weights / 1e6:,.1f} MB + {cache / 1e6:,.1f} MB"
+    weights, cache = bytes_in(model, SCHEMES["int8"]), cache_bytes(model.config.language, 256)
     assert shown["int8"] == f"{weights / 1e6:,.1f} MB + {cache / 1e6:,.1f} MB"
     assert shown["size"] == f"{(model_folder / 'model.safetensors').stat().st_size / 1e6:,.1f} MB"
 
@@ -73,7 +74,7 @@ def test_a_fact_is_one_line_and_a_path_whole(llava: Callable, model_folder: Path
     folder.symlink_to(model_folder)
     lines = llava("show", folder).out.splitlines()
     assert lines[0] == f"model       {folder} (llavakit format)"
-    assert len(lines) == 18 and all(line == line.rstrip() for line in lines)
+    assert len(lines) == 20 and all(line == line.rstrip() for line in lines)
 
 
 def test_json(llava: Callable, model_folder: Path, tiled_folder: Path) -> None:
@@ -84,10 +85,20 @@ def test_json(llava: Callable, model_folder: Path, tiled_folder: Path) -> None:
     assert told["parameters"]["vision"] == sum(weight.numel() for weight in model.vision.parameters())
     assert told["picture"] == {"width": None, "height": None, "views": 1, "tokens": 4, "resize_mode": "pad"}
     assert told["licence"] is told["compat"] is None and told["stored_as"] == ["F16"]
-    assert told["memory"]["int4"]["weights"] == weight_bytes(model, PRECISIONS["int4"])
+    assert told["memory"]["int4-g32"]["weights"] == bytes_in(model, SCHEMES["int4-g32"])
+    assert told["scheme"] is None
     assert type(model.config).parse(told["config"]) == model.config
     tiled = json.loads(llava("show", tiled_folder, "--json", "--image-size", "99x33").out)
     assert tiled["picture"] == {"width": 99, "height": 33, "views": 3, "tokens": 14, "resize_mode": "anyres"}
+
+
+def test_a_quantised_model(llava: Callable, model_folder: Path, tmp_path: Path) -> None:
+    loaded = load(model_folder)
+    save(quantize_model(loaded.model, SCHEMES["int4-g128"]), loaded.tokenizer, tmp_path / "small")
+    shown = rows(llava("show", tmp_path / "small").out)
+    assert shown["scheme"].startswith("int4-g128: language model int4 in groups of 128, 4.125 bits; head and")
+    assert shown["parameters"] == rows(llava("show", model_folder).out)["parameters"]
+    assert shown["stored as"] == "F32, U8"
 
 
 def test_a_tokenizer_that_cannot_be_used_is_told(llava: Callable, model_folder: Path, tmp_path: Path) -> None:

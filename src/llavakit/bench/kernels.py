@@ -17,6 +17,8 @@ from llavakit.bench.cost import Matrix, language_matrices, tower_matrices
 from llavakit.bench.figures import figure
 from llavakit.bench.probe import probe
 from llavakit.config import LlavaConfig, nearest
+from llavakit.kernels import matmul, set_num_threads
+from llavakit.kernels.packed import Kind, pack
 
 ROWS = (1, 8, 64, 640)
 MOST_COPIES = 64
@@ -35,9 +37,23 @@ def _float(dtype: torch.dtype, rows: int, cols: int) -> Product:
     return Product(weight.numel() * weight.element_size(), lambda x: F.linear(x.to(dtype), weight))
 
 
+def _packed(kind: Kind, group: int, rows: int, cols: int) -> Product:
+    codes = torch.randint(1, 256 if kind == "int8" else 16, (rows, cols), dtype=torch.uint8)
+    scales = torch.full((rows, -(-cols // group)), 0.002, dtype=torch.float16)
+    packed = pack(codes, scales, kind=kind, group=group)
+    return Product(len(packed.data), partial(matmul, packed))
+
+
 # Number format -> a random matrix of rows x cols in it.
 FORMATS: Mapping[str, Callable[[int, int], Product]] = MappingProxyType(
-    {"float32": partial(_float, torch.float32), "bfloat16": partial(_float, torch.bfloat16)}
+    {
+        "float32": partial(_float, torch.float32),
+        "bfloat16": partial(_float, torch.bfloat16),
+        "int4-g32": partial(_packed, "int4", 32),
+        "int4-g128": partial(_packed, "int4", 128),
+        "int8": partial(_packed, "int8", 128),
+        "nf4": partial(_packed, "nf4", 32),
+    }
 )
 
 
@@ -57,6 +73,7 @@ def measure(
     if scheme not in FORMATS:
         raise ValueError(f"there is no number format called {scheme!r}: {nearest(scheme, list(FORMATS))}")
     torch.set_num_threads(threads)
+    set_num_threads(threads)
     ceilings = []
     table = []
     for matrix in _different(config):

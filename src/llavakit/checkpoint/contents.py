@@ -10,7 +10,7 @@ from typing import Any
 import torch
 
 from llavakit.checkpoint import CheckpointError
-from llavakit.checkpoint.formats import CONFIG_FILE, Format, read_config, read_settings
+from llavakit.checkpoint.formats import CONFIG_FILE, Format, read_config, read_scheme, read_settings
 from llavakit.checkpoint.lora import ADAPTER, ADAPTER_CONFIG_FILE, add_adapter, read_adapter
 from llavakit.checkpoint.original import Parts, read_original
 from llavakit.checkpoint.reader import Reader, Tensors
@@ -31,6 +31,7 @@ class Contents:
     config: LlavaConfig
     format: Format
     tensors: Tensors
+    scheme: str | None = None  # by which it is quantised
 
 
 def read_contents(folder: Path, parts: Parts = NO_PARTS, reader: Reader = _SAFE) -> Contents:
@@ -50,12 +51,20 @@ def read_contents(folder: Path, parts: Parts = NO_PARTS, reader: Reader = _SAFE)
             raise CheckpointError(f"{folder / CONFIG_FILE}: {error}") from error
         return _finish(config, "original", tensors)
     config, format = read_config(folder)
+    scheme = _scheme(folder, data) if format == "llavakit" else None
     config = with_remarks(config, data) if format != "llavakit" else config
     if parts != NO_PARTS:
         raise CheckpointError(f"{folder} is whole ({format} format): it needs no other vision tower and no base")
     stored = reader.weights(folder)
     layout = best_layout(stored, LLAVA_HF_LAYOUTS) if format == "llava-hf" else ()
-    return _finish(config, format, by_our_names(stored, layout))
+    return _finish(config, format, by_our_names(stored, layout), scheme)
+
+
+def _scheme(folder: Path, data: dict[str, Any]) -> str | None:
+    try:
+        return read_scheme(data)
+    except ConfigError as error:
+        raise CheckpointError(f"{folder / CONFIG_FILE}: {error}") from error
 
 
 def _adapter(folder: Path, parts: Parts, reader: Reader) -> Contents:
@@ -65,6 +74,11 @@ def _adapter(folder: Path, parts: Parts, reader: Reader) -> Contents:
         named = config.get("base_model_name_or_path")
         raise CheckpointError(f"{folder} is an adapter alone: give --base, the folder of {named!r}")
     base = read_contents(parts.base, Parts(vision_tower=parts.vision_tower), reader)
+    if base.scheme:
+        raise CheckpointError(
+            f"--base {parts.base} is quantised ({base.scheme}), and an adapter is for the model before that: "
+            "give that one"
+        )
     stored = reader.file(folder, ADAPTER)
     if stored is None:
         raise CheckpointError(f"{folder} has an {ADAPTER_CONFIG_FILE}, but no {ADAPTER}.safetensors")
@@ -75,7 +89,7 @@ def _adapter(folder: Path, parts: Parts, reader: Reader) -> Contents:
     return _finish(base.config, base.format, add_adapter(base.tensors, adapter, table, str(folder)))
 
 
-def _finish(config: LlavaConfig, format: Format, tensors: Tensors) -> Contents:
+def _finish(config: LlavaConfig, format: Format, tensors: Tensors, scheme: str | None = None) -> Contents:
     """Without the tensors that are known to be useless."""
     _check_depth(config, len(tensors))
     droppable = unused_layers(config.vision)
@@ -84,7 +98,7 @@ def _finish(config: LlavaConfig, format: Format, tensors: Tensors) -> Contents:
         kept.pop("image_newline", None)  # some that show one view a picture were saved with it
     if config.language.tie_embeddings:
         _drop_tied_head(kept)
-    return Contents(config, format, kept)
+    return Contents(config, format, kept, scheme)
 
 
 def _check_depth(config: LlavaConfig, num_tensors: int) -> None:

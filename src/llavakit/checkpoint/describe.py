@@ -10,6 +10,7 @@ from llavakit.checkpoint.reader import Reader
 from llavakit.checkpoint.tokenizer_files import SENTENCEPIECE_FILE, tokenizer_folder
 from llavakit.checkpoint.towers import KNOWN
 from llavakit.config import LlavaConfig, VisionConfig
+from llavakit.quantize.schemes import describe, find_scheme
 
 
 def what_it_is(seen: Seen) -> str:
@@ -41,7 +42,7 @@ def what_it_is(seen: Seen) -> str:
 def treated_as(seen: Seen) -> dict[str, str]:
     """How it is taken, row by row."""
     assert seen.contents is not None
-    config = seen.contents.config
+    config, scheme = seen.contents.config, seen.contents.scheme
     return {
         "format": seen.contents.format,
         "variant": variant(config),
@@ -51,6 +52,7 @@ def treated_as(seen: Seen) -> dict[str, str]:
         "compat": config.tiling.compat if config.tiling else "no matter: one view a picture",
         "tokenizer": _tokenizer(seen),
         "context": f"{config.language.max_positions:,} tokens",
+        **({"scheme": f"{scheme}: {describe(find_scheme(scheme))}"} if scheme else {}),
     }
 
 

@@ -12,10 +12,10 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, TypeVar
 
-import torch
-
 from llavakit.checkpoint import CheckpointError
+from llavakit.checkpoint.aligned import PACKED
 from llavakit.checkpoint.contents import NO_PARTS, Contents, Parts, read_contents
+from llavakit.checkpoint.dequantizing import dequantized
 from llavakit.checkpoint.describe import foretold, treated_as, what_it_is
 from llavakit.checkpoint.findings import Finding, Seen
 from llavakit.checkpoint.formats import CONFIG_FILE, INDEX_FILE, WEIGHTS_FILE, read_json
@@ -25,9 +25,8 @@ from llavakit.checkpoint.lora import ADAPTER
 from llavakit.checkpoint.needs import foreseen, way_in
 from llavakit.checkpoint.original import PROJECTOR
 from llavakit.checkpoint.reader import PICKLES, Reader, Tensors
-from llavakit.checkpoint.weights import misfits
+from llavakit.checkpoint.weights import empty_model, misfits
 from llavakit.config import LlavaConfig
-from llavakit.model import Llava
 
 T = TypeVar("T")
 _LFS_POINTER = b"version https://git-lfs"
@@ -77,7 +76,7 @@ def examine(folder: Path, parts: Parts = NO_PARTS, *, with_weights: bool = False
         tell(_numbers(contents))
         tell(_dropped(seen))
         if with_weights:
-            tell(_weights(contents.tensors))
+            tell(_weights(dequantized(contents).tensors))
         diagnosis.treated_as = _attempt(findings, lambda: treated_as(seen)) or {}
     tell(recognised(seen))
     tell(_strays(seen))
@@ -121,9 +120,7 @@ def _own_tensors(folder: Path) -> Tensors:
 
 def _fit(contents: Contents) -> Iterator[Finding]:
     """Where the tensors are not the model's."""
-    with torch.device("meta"):
-        model = Llava(contents.config)
-    for fault, names in misfits(model, contents.tensors).items():
+    for fault, names in misfits(empty_model(contents), contents.tensors).items():
         yield Finding("wrong", f"{_tensors(names)} {fault}", names=tuple(names))
 
 
@@ -133,7 +130,7 @@ def _vocabulary(config: LlavaConfig, num_words: int) -> Iterator[Finding]:
 
 
 def _numbers(contents: Contents) -> Iterator[Finding]:
-    types = Counter(tensor.dtype for tensor in contents.tensors.values())
+    types = Counter(tensor.dtype for tensor in contents.tensors.values() if tensor.dtype != PACKED)
     if len(types) > 1:
         listed = ", ".join(f"{number} {dtype}" for dtype, number in types.most_common())
         yield Finding("note", f"the weights are of several number formats: {listed}; one is made of them when loading")

@@ -11,14 +11,14 @@ from safetensors import SafetensorError
 from llavakit.checkpoint import CheckpointError
 from llavakit.checkpoint.atomic import atomic_folder
 from llavakit.checkpoint.contents import NO_PARTS, Parts, read_contents
+from llavakit.checkpoint.dequantizing import dequantized
 from llavakit.checkpoint.export.gguf import write_for_llama_cpp
 from llavakit.checkpoint.export.hf import write_hf
 from llavakit.checkpoint.export.original import write_original
 from llavakit.checkpoint.export.source import Source
 from llavakit.checkpoint.gguf.language import Precision
 from llavakit.checkpoint.load import companions, locate, tokenizer_of
-from llavakit.checkpoint.weights import check_fit, stored_dtype
-from llavakit.model import Llava
+from llavakit.checkpoint.weights import check_fit, empty_model, stored_dtype
 
 Writer = Callable[[Source, Path], list[str]]
 
@@ -51,9 +51,9 @@ def export_checkpoint(
     check_replaceable(out)
     if out.resolve() == folder.resolve():
         raise CheckpointError(f"{out} is the model itself, and an export would replace it: choose a new folder")
-    contents = read_contents(folder, parts)
-    with torch.device("meta"):
-        check_fit(Llava(contents.config), contents.tensors, folder)
+    stored = read_contents(folder, parts)
+    contents = dequantized(stored)
+    check_fit(empty_model(contents), contents.tensors, folder)
     source = Source(
         config=contents.config,
         tensors=contents.tensors,
@@ -69,7 +69,14 @@ def export_checkpoint(
             (partial / STAMP).write_text("".join(f"{name}\n" for name in _files(partial)), encoding="utf-8")
     except (OSError, SafetensorError) as error:
         raise CheckpointError(f"could not write {out} ({error}); what was there before is untouched") from error
-    return differences
+    return _widened(stored.scheme) + differences
+
+
+def _widened(scheme: str | None) -> list[str]:
+    """What there is to say of a model that was quantised."""
+    if scheme is None:
+        return []
+    return [f"its weights were {scheme} and are written as the plain numbers that these stand for: larger, no better"]
 
 
 def check_replaceable(out: Path) -> None:

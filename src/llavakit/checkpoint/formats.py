@@ -11,12 +11,15 @@ from llavakit.checkpoint.kinds import check_kinds
 from llavakit.checkpoint.sections import LANGUAGES
 from llavakit.checkpoint.translate import is_llava_hf, translate
 from llavakit.checkpoint.translate_original import is_original
-from llavakit.config import ConfigError, LlavaConfig
+from llavakit.config import ConfigError, LlavaConfig, shown
+from llavakit.quantize.schemes import find_scheme
 
 Format = Literal["llavakit", "llava-hf", "original"]
 
 NATIVE_FORMAT: Format = "llavakit"
 NATIVE_VERSION = 1
+QUANTIZATION = "quantization"  # the key under which a native folder says by which scheme it was made small
+_OURS = ("format", "version", QUANTIZATION)
 FOR_LLAMA_CPP = "an export for llama.cpp"  # what a folder of GGUF files is called
 CONFIG_FILE = "config.json"
 WEIGHTS_FILE = "model.safetensors"
@@ -109,7 +112,21 @@ def _native(data: dict[str, Any]) -> LlavaConfig:
             f"this checkpoint has version {version!r} of the native format, and this llavakit reads "
             f"{NATIVE_VERSION}: use the llavakit that wrote it, or a newer one"
         )
-    return LlavaConfig.parse({key: value for key, value in data.items() if key not in ("format", "version")})
+    return LlavaConfig.parse({key: value for key, value in data.items() if key not in _OURS})
+
+
+def read_scheme(data: dict[str, Any]) -> str | None:
+    """By which scheme a native folder is quantised, from its configuration; raises `ConfigError` for an unknown one."""
+    entry = data.get(QUANTIZATION)
+    if entry is None:
+        return None
+    if not isinstance(entry, dict) or not isinstance(entry.get("scheme"), str):
+        raise ConfigError(f"{QUANTIZATION} is {shown(entry)}: it has to hold the name of a scheme")
+    try:
+        find_scheme(entry["scheme"])
+    except ValueError as error:
+        raise ConfigError(f"{QUANTIZATION}: {error}") from None
+    return entry["scheme"]
 
 
 def _llava_hf(folder: Path, data: dict[str, Any]) -> LlavaConfig:

@@ -12,9 +12,8 @@ from llavakit.checkpoint.contents import NO_PARTS, Contents, Parts, read_content
 from llavakit.checkpoint.load import companions, locate, tokenizer_of
 from llavakit.checkpoint.pickles import unpickler
 from llavakit.checkpoint.reader import Reader
-from llavakit.checkpoint.save import check_replaceable, plain_card, write_folder
-from llavakit.checkpoint.weights import check_fit, stored_dtype
-from llavakit.model import Llava
+from llavakit.checkpoint.save import check_replaceable, converted, plain_card, write_folder
+from llavakit.checkpoint.weights import check_fit, empty_model, stored_dtype
 
 
 def import_checkpoint(
@@ -37,15 +36,18 @@ def import_checkpoint(
     out.parent.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(prefix=".llava-import-", dir=out.parent) as scratch:
         contents = read_contents(folder, parts, Reader(unpickler(Path(scratch)) if allow_pickle else None))
-        with torch.device("meta"):
-            check_fit(Llava(contents.config), contents.tensors, folder)
+        if contents.scheme:
+            raise CheckpointError(
+                f"{folder} is native and quantised ({contents.scheme}) already, so there is nothing to import: copy it"
+            )
+        check_fit(empty_model(contents), contents.tensors, folder)
+        dtype = dtype or stored_dtype(contents.tensors)
         origin = f"Imported from a checkpoint in {contents.format} format."
         write_folder(
             out,
             contents.config,
-            {name: tensor.read() for name, tensor in contents.tensors.items()},
+            [converted(name, tensor, dtype) for name, tensor in contents.tensors.items()],
             tokenizer_of(folder, parts, contents.config),
             card=plain_card(out.name, contents.config, origin=origin),
-            dtype=dtype or stored_dtype(contents.tensors),
         )
     return contents

@@ -17,6 +17,7 @@ from llavakit.checkpoint.load import load
 from llavakit.checkpoint.lora import ADAPTER_CONFIG_FILE, Adapted
 from llavakit.checkpoint.weights import fill
 from llavakit.model import Images, Llava
+from llavakit.model.empty import empty
 from llavakit.processing import Conversation, Inputs
 
 MAX_COMPARED = 10**9  # parameters: two such models in float32 take 8 GB and some seconds
@@ -48,8 +49,7 @@ def merge_adapter(
         )
     contents = import_checkpoint(adapter, out, parts=parts, dtype=dtype, allow_pickle=allow_pickle)
     adapted = {name: tensor for name, tensor in contents.tensors.items() if isinstance(tensor, Adapted)}
-    with torch.device("meta"):
-        size = sum(weight.numel() for weight in Llava(contents.config).parameters())
+    size = sum(weight.numel() for weight in empty(contents.config).parameters())
     if size > MAX_COMPARED:
         return Merged(len(adapted))
     merged = load(out, dtype=torch.float32)
@@ -64,8 +64,7 @@ def merge_adapter(
 
 def _unmerged(contents: Contents, adapted: dict[str, Adapted]) -> Llava:
     """The model with all that the adapter's folder brings but the adapter."""
-    with torch.device("meta"):
-        model = Llava(contents.config)
+    model = empty(contents.config)
     tensors = contents.tensors | {name: tensor.weight for name, tensor in adapted.items()}
     fill(model, tensors, device=torch.device("cpu"), dtype=torch.float32, source=Path())
     return model.eval()

@@ -3,27 +3,29 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Iterable
 from pathlib import Path
 
 import torch
-from safetensors import SafetensorError
-from safetensors.torch import save_file
 from torch import Tensor
 
 from llavakit.checkpoint import CheckpointError
+from llavakit.checkpoint.aligned import NAMES, in_memory, write_aligned
 from llavakit.checkpoint.atomic import atomic_folder
 from llavakit.checkpoint.formats import (
     CONFIG_FILE,
     NATIVE_FORMAT,
     NATIVE_VERSION,
+    QUANTIZATION,
     TOKENIZER_FILE,
     WEIGHTS_FILE,
     read_optional,
 )
+from llavakit.checkpoint.reader import StoredTensor
 from llavakit.config import LlavaConfig
 from llavakit.model import Llava
 from llavakit.processing.tokenizer import Tokenizer
+from llavakit.quantize.apply import scheme_of
 
 CARD_FILE = "README.md"
 _FILES = {CONFIG_FILE, WEIGHTS_FILE, TOKENIZER_FILE, CARD_FILE}
@@ -45,29 +47,31 @@ def save(
     """
     folder = Path(folder)
     card = card or plain_card(folder.name, model.config)
-    write_folder(folder, model.config, model.state_dict(), tokenizer, card=card, dtype=dtype)
+    stored = [in_memory(name, stored_as(name, tensor, dtype)) for name, tensor in model.state_dict().items()]
+    write_folder(folder, model.config, stored, tokenizer, card=card, scheme=scheme_of(model))
 
 
 def write_folder(
     folder: Path,
     config: LlavaConfig,
-    tensors: Mapping[str, Tensor],
+    tensors: Iterable[StoredTensor],
     tokenizer: Tokenizer,
     *,
     card: str,
-    dtype: torch.dtype | None,
+    scheme: str | None = None,
 ) -> None:
-    """What `save` does, for tensors that need not be a model's: mapped from a file, they are read when written."""
+    """What `save` does, for tensors that need not be in memory: each is read when it is written."""
     check_replaceable(folder)
-    stored = {name: stored_as(name, tensor, dtype) for name, tensor in tensors.items()}
     described = {"format": NATIVE_FORMAT, "version": NATIVE_VERSION, **config.model_dump(mode="json")}
+    if scheme:
+        described[QUANTIZATION] = {"scheme": scheme}
     try:
         with atomic_folder(folder) as partial:
             (partial / CONFIG_FILE).write_text(json.dumps(described, indent=2) + "\n", encoding="utf-8")
             (partial / CARD_FILE).write_text(card, encoding="utf-8")
             tokenizer.save(partial / TOKENIZER_FILE)
-            save_file(stored, partial / WEIGHTS_FILE, metadata={"format": "pt"})
-    except (OSError, SafetensorError) as error:
+            write_aligned(partial / WEIGHTS_FILE, tensors)
+    except OSError as error:
         raise CheckpointError(f"could not write {folder} ({error}); what was there before is untouched") from error
 
 
@@ -88,11 +92,17 @@ def check_replaceable(folder: Path) -> None:
 
 
 def stored_as(name: str, tensor: Tensor, dtype: torch.dtype | None) -> Tensor:
-    """A tensor as it is written; raises `CheckpointError` if it holds values that `dtype` does not."""
+    """A tensor as it is written; raises `CheckpointError` if it holds values that `dtype` does not. Codes stay."""
+    dtype = dtype if tensor.is_floating_point() else None
     stored = tensor.detach().to(device="cpu", dtype=dtype).contiguous()
     if stored.dtype != tensor.dtype and not torch.equal(stored.isfinite(), tensor.detach().cpu().isfinite()):
         raise CheckpointError(f"{name} holds values too large for {dtype}; save in a wider type")
     return stored
+
+
+def converted(name: str, tensor: StoredTensor, dtype: torch.dtype) -> StoredTensor:
+    """A tensor of a file as it is to be written, under this name; read only then."""
+    return StoredTensor(name, tensor.shape, NAMES[dtype], lambda: stored_as(name, tensor.read(), dtype))
 
 
 def plain_card(name: str, config: LlavaConfig, origin: str = "") -> str:

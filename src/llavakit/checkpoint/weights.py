@@ -10,9 +10,14 @@ import torch
 from torch import Tensor, nn
 
 from llavakit.checkpoint import CheckpointError
-from llavakit.checkpoint.contents import NO_PARTS, Parts, read_contents
+from llavakit.checkpoint.aligned import PACKED
+from llavakit.checkpoint.contents import NO_PARTS, Contents, Parts, read_contents
+from llavakit.checkpoint.memory import check_memory
 from llavakit.checkpoint.reader import StoredTensor
 from llavakit.model import Llava
+from llavakit.model.empty import empty
+from llavakit.quantize.apply import make_room
+from llavakit.quantize.schemes import find_scheme
 
 LARGEST_WIDENED = 10**9  # weights of a model that is widened to float32 on a CPU: 4 GB
 
@@ -30,14 +35,26 @@ def load_model(
 
     `dtype` None keeps the stored type (that of the embeddings, where types are mixed), but for 16 bits on a CPU: small
     models are widened to float32, which is exact; large ones, which would not fit then, become bfloat16, for CPUs
-    compute float16 many times more slowly.
-    Weights that need no conversion stay mapped from their file. Raises `CheckpointError` naming every key at fault.
+    compute float16 many times more slowly. What is not packed in a quantised model becomes float32.
+    Weights that need no conversion stay mapped from their file. Raises `CheckpointError` naming every key at fault, and
+    `TooLittleMemory` where the model does not fit.
     """
     contents = read_contents(folder, parts)
-    with torch.device("meta"):
-        model = Llava(contents.config)
-    fill(model, contents.tensors, device=torch.device(device), dtype=dtype, source=folder)
+    model, device = empty_model(contents), torch.device(device)
+    check_fit(model, contents.tensors, folder)
+    dtype = _dtype_of_quantised(dtype, folder) if contents.scheme else dtype or _natural_dtype(contents.tensors, device)
+    if device.type == "cpu":
+        check_memory(contents, dtype, folder)
+    fill(model, contents.tensors, device=device, dtype=dtype, source=folder)
     return model.eval()
+
+
+def empty_model(contents: Contents) -> Llava:
+    """The model that the tensors are for, without memory."""
+    model = empty(contents.config)
+    if contents.scheme:
+        make_room(model, find_scheme(contents.scheme))
+    return model
 
 
 def fill(
@@ -45,19 +62,20 @@ def fill(
     stored: Mapping[str, StoredTensor],
     *,
     device: torch.device,
-    dtype: torch.dtype | None,
+    dtype: torch.dtype,
     source: Path,
 ) -> None:
     """Give a model made on `meta` its tensors, `stored` by the model's own names; strict about names and shapes."""
     check_fit(model, stored, source)
-    dtype = dtype or _natural_dtype(stored, device)
     model.load_state_dict(
         {name: _as(tensor.read(), name, dtype).to(device) for name, tensor in stored.items()}, assign=True
     )
 
 
 def _as(weight: Tensor, name: str, dtype: torch.dtype) -> Tensor:
-    """A weight in another type; raises `CheckpointError` where that would make numbers infinite."""
+    """A weight in another type; raises `CheckpointError` where that would make numbers infinite. Codes stay codes."""
+    if not weight.is_floating_point():
+        return weight
     converted = weight.to(dtype)
     if converted is not weight and dtype == torch.float16 and converted.isinf().any() and not weight.isinf().any():
         raise CheckpointError(f"{name} holds values too large for float16: give another --dtype")
@@ -73,7 +91,8 @@ def check_fit(model: nn.Module, stored: Mapping[str, StoredTensor], source: Path
 
 def misfits(model: nn.Module, stored: Mapping[str, StoredTensor]) -> dict[str, list[str]]:
     """Where `stored` are not the tensors of a model: the names by what is wrong with them; empty where they fit."""
-    expected = {name: tuple(tensor.shape) for name, tensor in model.state_dict().items()}
+    state = model.state_dict()
+    expected = {name: tuple(tensor.shape) for name, tensor in state.items()}
     found = {
         "missing": [name for name in expected if name not in stored],
         "not used": [tensor.name for name, tensor in stored.items() if name not in expected],
@@ -83,16 +102,34 @@ def misfits(model: nn.Module, stored: Mapping[str, StoredTensor]) -> dict[str, l
             if name in expected and tensor.shape != expected[name]
         ],
         "not floating-point numbers": [
-            f"{tensor.name} ({tensor.dtype})" for tensor in stored.values() if tensor.dtype not in _FLOATS
+            f"{tensor.name} ({tensor.dtype})"
+            for name, tensor in stored.items()
+            if tensor.dtype not in _FLOATS and not (tensor.dtype == PACKED and _is_packed(state.get(name)))
+        ],
+        "not packed, but numbers of their own": [
+            f"{tensor.name} ({tensor.dtype})"
+            for name, tensor in stored.items()
+            if tensor.dtype in _FLOATS and _is_packed(state.get(name))
         ],
     }
     return {what: names for what, names in found.items() if names}
 
 
+def _is_packed(tensor: Tensor | None) -> bool:
+    return tensor is not None and tensor.dtype == torch.uint8
+
+
 def stored_dtype(stored: Mapping[str, StoredTensor]) -> torch.dtype:
-    """The type of the embeddings, which stands for that of a checkpoint where types are mixed."""
-    embeddings = next(tensor for name, tensor in stored.items() if name.endswith("embed_tokens.weight"))
-    return _FLOATS[embeddings.dtype]
+    """The type of the embeddings, which stands for that of a checkpoint of mixed types; quantised, the norm's."""
+    embeddings = (tensor for name, tensor in stored.items() if name.endswith("embed_tokens.weight"))
+    return _FLOATS[(next(embeddings, None) or stored["language.norm.weight"]).dtype]
+
+
+def _dtype_of_quantised(wanted: torch.dtype | None, folder: Path) -> torch.dtype:
+    """What is beside the packed matrices: float32, which their products are in."""
+    if wanted not in (None, torch.float32):
+        raise CheckpointError(f"{folder} is quantised, and computes in float32 beside: leave out the other --dtype")
+    return torch.float32
 
 
 def _natural_dtype(stored: Mapping[str, StoredTensor], device: torch.device) -> torch.dtype:

@@ -21,6 +21,7 @@ from llavakit.cli.list import list_models
 from llavakit.cli.merge import merge
 from llavakit.cli.parity import parity
 from llavakit.cli.pull import pull
+from llavakit.cli.quantize import quantize
 from llavakit.cli.rm import rm
 from llavakit.cli.scenes import scenes
 from llavakit.cli.show import show
@@ -37,7 +38,7 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     context_settings={"help_option_names": ["-h", "--help"]},
 )
-for command in (ask, chat, show, doctor, parity, train, evaluate, scenes, pull, rm, export, merge):
+for command in (ask, chat, show, doctor, parity, train, evaluate, scenes, pull, rm, export, merge, quantize):
     app.command()(command)
 app.command("import")(import_model)
 app.command("list")(list_models)

@@ -16,6 +16,7 @@ if TYPE_CHECKING:
 
     from llavakit.checkpoint.contents import Contents
     from llavakit.config import LlavaConfig
+    from llavakit.model import Llava
 
 _SIZE_HELP = "Size of a picture in pixels, such as 640x480: how many tokens it becomes."
 
@@ -42,46 +43,54 @@ def show(
 
 def _facts(folder: Path, contents: Contents, image_size: str | None, *, known_licence: str) -> dict[str, Any]:
     """What --json prints, and the text stands on; sizes in bytes."""
-    import torch
-
-    from llavakit import kernels
     from llavakit.checkpoint.card import licence_of
     from llavakit.checkpoint.describe import variant
-    from llavakit.model import Llava
-    from llavakit.model.footprint import PRECISIONS, cache_bytes, weight_bytes
+    from llavakit.model.empty import empty
 
-    config, language = contents.config, contents.config.language
-    with torch.device("meta"):
-        whole = Llava(config)
+    config = contents.config
+    whole = empty(config)
     parameters = {name: sum(weight.numel() for weight in part.parameters()) for name, part in whole.named_children()}
     return {
         "folder": str(folder),
         "format": contents.format,
         "built": variant(config),
         "parameters": {"all": sum(weight.numel() for weight in whole.parameters()), **parameters},
-        "context": language.max_positions,
+        "context": config.language.max_positions,
         "picture": _picture(config, image_size),
         "compat": config.tiling.compat if config.tiling else None,
         "template": config.template,
         "stored_as": sorted({tensor.dtype for tensor in contents.tensors.values()}),
+        "scheme": contents.scheme,
         "size": sum(file.stat().st_size for file in folder.glob("*.safetensors")),
         "licence": licence_of(folder) or known_licence or None,
-        "memory": {
-            name: {
-                "weights": weight_bytes(whole, precision),
-                "cache": cache_bytes(language, language.max_positions, precision),
-            }
-            for name, precision in PRECISIONS.items()
-        },
+        "memory": _memory(whole),
         "kernels": {"instruction_set": kernels.instruction_set(), "threads": kernels.num_threads()},
         "config": config.model_dump(mode="json"),
     }
 
 
+def _memory(model: Llava) -> dict[str, dict[str, int]]:
+    """By number format and by scheme, bytes of the weights, and of keys and values of a full context."""
+    from llavakit.model.footprint import BITS, cache_bytes, weight_bytes
+    from llavakit.quantize.apply import bytes_in
+    from llavakit.quantize.schemes import SCHEMES
+
+    language, context = model.config.language, model.config.language.max_positions
+    floats = {
+        name: {"weights": weight_bytes(model, bits), "cache": cache_bytes(language, context, bits)}
+        for name, bits in BITS.items()
+    }
+    return floats | {
+        name: {"weights": bytes_in(model, scheme), "cache": cache_bytes(language, context)}
+        for name, scheme in SCHEMES.items()
+    }
+
+
 def _lines(facts: dict[str, Any], config: LlavaConfig) -> Iterator[str]:
     """One line a fact, however long."""
-    from llavakit.model.footprint import GROUPED
+    from llavakit.quantize.schemes import describe, find_scheme
 
+    scheme = facts["scheme"]
     parameters, vision, language = facts["parameters"], config.vision, config.language
     gqa = "" if language.num_kv_heads == language.num_heads else f" sharing {language.num_kv_heads} of keys and values"
     for name, value in (
@@ -105,9 +114,10 @@ def _lines(facts: dict[str, Any], config: LlavaConfig) -> Iterator[str]:
         *([("compat", facts["compat"])] if facts["compat"] else []),
         ("template", facts["template"]),
         ("stored as", ", ".join(facts["stored_as"])),
+        *([("scheme", f"{scheme}: {describe(find_scheme(scheme))}")] if scheme else []),
         ("size", _megabytes(facts["size"])),
         ("licence", facts["licence"] or "not stated"),
-        ("memory", f"weights, and keys and values of {facts['context']:,} tokens{GROUPED}"),
+        ("memory", f"weights, and keys and values of {facts['context']:,} tokens"),
         *(
             (f"  {name}", f"{_megabytes(memory['weights'])} + {_megabytes(memory['cache'])}")
             for name, memory in facts["memory"].items()

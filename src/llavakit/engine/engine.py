@@ -76,7 +76,7 @@ class Engine:
         return self._answer(inputs, params, text, started)
 
     def _nothing_computed(self) -> Computed:
-        weight = self._model.language.output_weight
+        weight = self._model.language.norm.weight
         return Computed(self._config.language, dtype=weight.dtype, device=weight.device)
 
     def _check_length(self, inputs: Inputs) -> None:
@@ -179,7 +179,7 @@ class Engine:
     ) -> Float[Tensor, " vocab"]:
         """Put tokens behind those computed; returns the scores of the token that follows, forbidden ones at -inf."""
         computed.expect(keys)
-        start, device = computed.cache.length, self._model.language.output_weight.device
+        start, device = computed.cache.length, self._model.language.norm.weight.device
         row = torch.tensor([tokens], device=device)
         positions = torch.arange(start, start + len(tokens), device=device)[None]
         hidden = self._model(row, images, positions, computed.cache)

@@ -15,7 +15,7 @@ def generate(model: Llava, inputs: Inputs, params: SamplingParams, *, tokenizer_
 
     Stop strings concern text and are not looked at.
     """
-    device = model.language.output_weight.device
+    device = model.language.norm.weight.device
     weight = model.vision.embeddings.patch_embedding.weight  # pixels come as float32 on the CPU
     images = None if inputs.pixels is None else Images(pixels=inputs.pixels.to(weight), sizes=inputs.sizes)
     forbidden = forbidden_tokens(model.config, tokenizer_size)

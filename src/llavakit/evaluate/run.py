@@ -18,6 +18,7 @@ from llavakit.evaluate.report import summarize
 from llavakit.evaluate.task import Answer, Question, Questions, Task
 from llavakit.processing.conversation import Conversation
 from llavakit.processing.image import open_image
+from llavakit.quantize.apply import num_weights, scheme_of
 
 MAX_TOKENS = 256  # the longest description takes about half of them
 
@@ -36,12 +37,13 @@ def run(
     start = perf_counter()
     answers = list(watch(ask(Engine(loaded), task, questions), len(questions)))
     seconds = perf_counter() - start
-    weight = loaded.model.language.output_weight
+    weight = loaded.model.language.norm.weight
     return {
         "task": task.name,
         "model": {
             "name": loaded.name,
-            "parameters": sum(parameter.numel() for parameter in loaded.model.parameters()),
+            "parameters": num_weights(loaded.model),
+            "scheme": scheme_of(loaded.model),
             "computed_in": str(weight.dtype).removeprefix("torch."),
             "sha256": digest(*sorted(folder.glob("*.safetensors"))),
         },

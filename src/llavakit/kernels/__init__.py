@@ -1,6 +1,6 @@
-"""Native CPU kernels behind plain functions of tensors, chosen at run time by what the processor has.
+"""Products with packed matrices on CPUs: native kernels, chosen at run time by what the processor has.
 
-Where they are not built, the torch twins of `twin.py` run in their place.
+Where they are not built, and on other devices, their torch twins run in their place.
 """
 
 from __future__ import annotations
@@ -10,6 +10,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from llavakit.kernels import twin
+from llavakit.kernels.packed import Packed, gather_rows
 
 try:
     import llavakit.kernels._native as native
@@ -17,6 +18,8 @@ except ModuleNotFoundError:
     native, _WHY = None, "not built, for want of a C++ compiler when llavakit was installed"
 except ImportError as error:
     native, _WHY = None, str(error)
+
+__all__ = ["Packed", "gather_rows", "instruction_set", "matmul", "native", "num_threads", "set_num_threads"]
 
 
 def instruction_set() -> str:
@@ -41,10 +44,15 @@ def set_num_threads(count: int) -> None:
         torch.set_num_threads(count)
 
 
-def rms_norm(x: Float[Tensor, "rows dim"], weight: Float[Tensor, " dim"], eps: float) -> Float[Tensor, "rows dim"]:
-    """Rows by their root mean square (Zhang and Sennrich 2019)."""
-    if native is None:
-        return twin.rms_norm(x, weight, eps)
-    to = torch.empty_like(x, memory_format=torch.contiguous_format)
-    native.rms_norm(x.detach().contiguous(), weight.detach().contiguous(), eps, to)
+def matmul(packed: Packed, x: Float[Tensor, "m cols"]) -> Float[Tensor, "m rows"]:
+    """x times the transposed matrix, as `torch.nn.functional.linear` has it; activations become int8 in groups."""
+    if native is None or x.device.type != "cpu" or len(x) == 0:
+        return twin.matmul(packed, x)
+    to = torch.empty(len(x), packed.rows)
+    native.matmul(native_matrix(packed), x.detach().contiguous(), to)
     return to
+
+
+def native_matrix(packed: Packed, bias: Float[Tensor, " rows"] | None = None) -> native.Matrix:
+    """What the native module knows a matrix by. It holds no reference: the caller keeps `packed` and `bias` alive."""
+    return native.matrix(packed.data, packed.rows, packed.cols, packed.kind, packed.group, bias)

@@ -97,7 +97,7 @@ class LanguageModel(nn.Module):
 
     def logits(self, hidden: Float[Tensor, "*batch dim"]) -> Float[Tensor, "*batch vocab"]:
         """Scores of the next token; the caller chooses which positions deserve them."""
-        return F.linear(hidden, self.output_weight)
+        return F.linear(hidden, self.embed_tokens.weight) if self.lm_head is None else self.lm_head(hidden)
 
     @property
     def output_weight(self) -> Float[Tensor, "vocab dim"]:

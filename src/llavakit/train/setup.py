@@ -16,6 +16,7 @@ from llavakit.data.records import read_records
 from llavakit.model import Llava
 from llavakit.model.clip import Clip
 from llavakit.processing import Processor, Tokenizer
+from llavakit.quantize.apply import scheme_of
 from llavakit.train.config import TrainConfig, TrainError
 from llavakit.train.stages import STAGES
 
@@ -119,6 +120,9 @@ def _replace_part(model: nn.Module, part: str, source: str) -> None:
 def _part_weights(part: str, folder: Path) -> dict[str, Tensor]:
     """A part's tensors out of a whole model of any format, or out of what stage clip leaves: the weights alone."""
     if (folder / "config.json").is_file():
-        return load_model(folder).get_submodule(part).state_dict()
+        model = load_model(folder)
+        if scheme := scheme_of(model):
+            raise ValueError(f"{folder} is quantised ({scheme}), and training needs the model it was made from")
+        return model.get_submodule(part).state_dict()
     stored = stored_tensors(folder)
     return {name.removeprefix(f"{part}."): stored[name].read() for name in stored if name.startswith(f"{part}.")}

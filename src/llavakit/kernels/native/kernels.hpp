@@ -6,13 +6,21 @@
 #include <string>
 #include <vector>
 
+#include "graph.hpp"
+
 namespace llavakit {
 
 struct Kernels {
     const char* name;
 
-    // x [rows, dim] by its root mean square and `weight` [dim], to `to` [rows, dim].
-    void (*rms_norm)(const float* x, const float* weight, int64_t rows, int64_t dim, float eps, float* to);
+    // x [rows, weights.cols] times the transposed weights, plus their bias, to `to` [rows, weights.rows].
+    void (*matmul)(const Matrix& weights, const float* x, int64_t rows, float* to, Workspace& workspace);
+
+    // One step of a decoder: new tokens of several sequences into the cache, and the logits that are wanted.
+    void (*decoder_step)(const Decoder& decoder, const Batch& batch, Workspace& workspace);
+
+    // All layers of a vision tower over x [views, seq, dim], in place.
+    void (*tower_run)(const Tower& tower, float* x, int64_t views, int64_t seq, Workspace& workspace);
 };
 
 // The instruction sets that were built and that this processor has, the best one first.

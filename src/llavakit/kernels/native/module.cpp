@@ -1,10 +1,13 @@
-// The module llavakit.kernels._native: tensors in by DLPack, plain functions behind.
+// The module llavakit.kernels._native: tensors in by DLPack, plain functions behind. kernels/graph.py has its face.
 
 #include <nanobind/nanobind.h>
 #include <nanobind/ndarray.h>
+#include <nanobind/stl/optional.h>
 #include <nanobind/stl/string.h>
 #include <nanobind/stl/vector.h>
 
+#include <map>
+#include <optional>
 #include <stdexcept>
 
 #include "kernels.hpp"
@@ -14,29 +17,200 @@
 namespace nb = nanobind;
 using nb::literals::operator""_a;
 
-using Floats1 = nb::ndarray<const float, nb::ndim<1>, nb::c_contig, nb::device::cpu>;
-using Floats2 = nb::ndarray<const float, nb::ndim<2>, nb::c_contig, nb::device::cpu>;
-using FloatsOut2 = nb::ndarray<float, nb::ndim<2>, nb::c_contig, nb::device::cpu>;
+template <class T, size_t DIMS>
+using Array = nb::ndarray<T, nb::ndim<DIMS>, nb::c_contig, nb::device::cpu>;
+using Floats1 = Array<const float, 1>;
+using Bytes1 = Array<const uint8_t, 1>;
+using Ints1 = Array<const int32_t, 1>;
 
 namespace {
 
-void rms_norm(const Floats2& x, const Floats1& weight, float eps, const FloatsOut2& to) {
-    if (weight.shape(0) != x.shape(1) || to.shape(0) != x.shape(0) || to.shape(1) != x.shape(1))
-        throw std::invalid_argument("rms_norm: x [rows, dim], weight [dim] and the result [rows, dim] do not fit");
-    const nb::gil_scoped_release others_may_run;
-    llavakit::kernels().rms_norm(x.data(), weight.data(), int64_t(x.shape(0)), int64_t(x.shape(1)), eps, to.data());
+using namespace llavakit;
+
+void expect(bool is_so, const char* what) {
+    if (!is_so) throw std::invalid_argument(what);
 }
+
+// A packed matrix, whose bytes somebody else keeps.
+Matrix matrix(const Bytes1& data, int64_t rows, int64_t cols, const std::string& kind, int group,
+              const std::optional<Floats1>& bias) {
+    static const std::map<std::string, Kind> kinds{{"int4", INT4},       {"int4z", INT4Z},      {"nf4", NF4},
+                                                   {"int8", INT8},       {"float16", FLOAT16},  {"bfloat16", BFLOAT16}};
+    const auto found = kinds.find(kind);
+    expect(found != kinds.end() && (group == 32 || group == 128), "a packed matrix of an unknown kind or group");
+    Matrix made;
+    made.data = data.data();
+    made.rows = rows;
+    made.cols = cols;
+    made.kind = found->second;
+    made.group = group;
+    made.bias = bias ? bias->data() : nullptr;
+    expect(int64_t(data.shape(0)) == made.panels() * made.panel_bytes(), "a packed matrix of the wrong size");
+    expect(!bias || int64_t(bias->shape(0)) == rows, "a bias of the wrong size");
+    return made;
+}
+
+void matmul(const Matrix& weights, const Array<const float, 2>& x, const Array<float, 2>& to) {
+    expect(int64_t(x.shape(1)) == weights.cols && x.shape(0) == to.shape(0) && int64_t(to.shape(1)) == weights.rows,
+           "matmul: x [rows, cols], the weights and the result [rows, weights.rows] do not fit");
+    static thread_local Workspace workspace;
+    const nb::gil_scoped_release others_may_run;
+    kernels().matmul(weights, x.data(), int64_t(x.shape(0)), to.data(), workspace);
+}
+
+// The pointers of a decoder, and what it works in. The tensors behind them are kept by the Python side.
+class DecoderHandle {
+   public:
+    DecoderHandle(int64_t heads, int64_t kv_heads, int64_t head_dim, float eps, const Floats1& norm,
+                  const Matrix& embedding, const Matrix& head, const Array<const float, 2>& cosine,
+                  const Array<const float, 2>& sine) {
+        decoder_ = {.dim = int64_t(norm.shape(0)), .heads = heads, .kv_heads = kv_heads, .head_dim = head_dim,
+                    .inner = 0, .num_layers = 0, .eps = eps, .layers = nullptr, .norm = norm.data(),
+                    .embedding = embedding, .head = head, .cosine = cosine.data(), .sine = sine.data()};
+        expect(decoder_.dim % 16 == 0 && head_dim % 16 == 0 && heads % kv_heads == 0,
+               "a decoder's width and that of its heads have to be multiples of 16");
+        expect(embedding.cols == decoder_.dim && head.cols == decoder_.dim && embedding.rows == head.rows,
+               "embeddings and head do not fit");
+        positions_ = int64_t(cosine.shape(0));
+        expect(sine.shape(0) == cosine.shape(0) && sine.shape(1) == cosine.shape(1) &&
+                   int64_t(cosine.shape(1)) == head_dim / 2,
+               "the tables of angles do not fit");
+    }
+
+    void add_layer(const Floats1& input_norm, const Floats1& post_norm, const Matrix& q, const Matrix& k,
+                   const Matrix& v, const Matrix& o, const Matrix& gate, const Matrix& up, const Matrix& down) {
+        const int64_t dim = decoder_.dim, wide = decoder_.heads * decoder_.head_dim,
+                      narrow = decoder_.kv_heads * decoder_.head_dim;
+        const auto is = [](const Matrix& m, int64_t rows, int64_t cols) { return m.rows == rows && m.cols == cols; };
+        const auto alike = [](const Matrix& a, const Matrix& b) { return a.kind == b.kind && a.group == b.group; };
+        expect(is(q, wide, dim) && is(k, narrow, dim) && is(v, narrow, dim) && is(o, dim, wide) &&
+                   is(gate, up.rows, dim) && is(up, up.rows, dim) && is(down, dim, up.rows) &&
+                   int64_t(input_norm.shape(0)) == dim && int64_t(post_norm.shape(0)) == dim && up.rows % 16 == 0,
+               "the matrices of a decoder layer do not fit one another");
+        expect(alike(q, k) && alike(q, v) && alike(gate, up), "products of the same numbers need the same kind and group");
+        if (!layers_.empty())
+            expect(alike(q, layers_[0].q) && alike(o, layers_[0].o) && alike(gate, layers_[0].gate) &&
+                       alike(down, layers_[0].down) && up.rows == decoder_.inner,
+                   "the layers of a decoder have to be alike");
+        decoder_.inner = up.rows;
+        layers_.push_back({input_norm.data(), post_norm.data(), q, k, v, o, gate, up, down});
+        decoder_.layers = layers_.data();
+        decoder_.num_layers = int64_t(layers_.size());
+    }
+
+    void step(const Ints1& tokens, const Ints1& positions, const Ints1& starts, const Array<const int32_t, 2>& tables,
+              const std::optional<Array<const float, 2>>& embeds, const Array<uint16_t, 3>& cache, const Ints1& wanted,
+              const Array<float, 2>& logits) {
+        const int64_t rows = int64_t(tokens.shape(0)), sequences = int64_t(starts.shape(0)) - 1;
+        const int64_t blocks = int64_t(cache.shape(1)), embedded = embeds ? int64_t(embeds->shape(0)) : 0;
+        expect(decoder_.num_layers > 0 && int64_t(cache.shape(0)) == decoder_.num_layers &&
+                   int64_t(cache.shape(2)) == decoder_.kv_heads * decoder_.head_dim * 32,
+               "the cache is another model's");
+        expect(int64_t(positions.shape(0)) == rows && sequences >= 1 && int64_t(tables.shape(0)) == sequences &&
+                   starts(0) == 0 && starts(sequences) == rows,
+               "a step's rows and sequences do not fit");
+        expect(wanted.shape(0) == logits.shape(0) && int64_t(logits.shape(1)) == decoder_.head.rows,
+               "the room for logits does not fit");
+        int64_t next = 0;
+        for (int64_t row = 0; row < rows; row++) {
+            expect(tokens(row) < decoder_.embedding.rows, "a token that the vocabulary does not have");
+            next += tokens(row) < 0;
+        }
+        expect(next == embedded && (!embeds || int64_t(embeds->shape(1)) == decoder_.dim),
+               "the embeddings given are not as many as their places");
+        for (int64_t s = 0; s < sequences; s++) {
+            expect(starts(s) < starts(s + 1), "a sequence without new tokens");
+            for (int64_t row = starts(s); row < starts(s + 1); row++)
+                expect(positions(row) == positions(starts(s)) + (row - starts(s)), "positions that do not ascend by one");
+            const int64_t last = positions(starts(s + 1) - 1);
+            expect(positions(starts(s)) >= 0 && last < positions_ && last / 16 < int64_t(tables.shape(1)),
+                   "a position beyond the context or the block table");
+            for (int64_t block = 0; block <= last / 16; block++)
+                expect(tables(s, block) >= 0 && tables(s, block) < blocks, "a block that the cache does not have");
+        }
+        for (size_t i = 0; i < wanted.shape(0); i++)
+            expect(wanted(i) >= 0 && wanted(i) < rows, "logits of a row that there is not");
+        const Batch batch{.rows = rows, .num_sequences = sequences, .starts = starts.data(), .tokens = tokens.data(),
+                          .embeds = embeds ? embeds->data() : nullptr, .positions = positions.data(),
+                          .tables = tables.data(), .table_width = int64_t(tables.shape(1)), .cache = cache.data(),
+                          .layer_stride = int64_t(cache.shape(1) * cache.shape(2)), .wanted = wanted.data(),
+                          .num_wanted = int64_t(wanted.shape(0)), .logits = logits.data()};
+        const nb::gil_scoped_release others_may_run;
+        kernels().decoder_step(decoder_, batch, workspace_);
+    }
+
+   private:
+    Decoder decoder_;
+    int64_t positions_;
+    std::vector<DecoderLayer> layers_;
+    Workspace workspace_;
+};
+
+class TowerHandle {
+   public:
+    TowerHandle(int64_t dim, int64_t heads, float eps, int activation) {
+        tower_ = {.dim = dim, .heads = heads, .head_dim = dim / heads, .inner = 0, .num_layers = 0, .eps = eps,
+                  .activation = activation, .layers = nullptr};
+        expect(dim % 16 == 0 && dim % heads == 0 && tower_.head_dim % 16 == 0,
+               "a tower's width and that of its heads have to be multiples of 16");
+    }
+
+    void add_layer(const Floats1& norm1, const Floats1& norm1_bias, const Floats1& norm2, const Floats1& norm2_bias,
+                   const Matrix& q, const Matrix& k, const Matrix& v, const Matrix& out, const Matrix& fc1,
+                   const Matrix& fc2) {
+        const int64_t dim = tower_.dim;
+        for (const Matrix* square : {&q, &k, &v, &out})
+            expect(square->rows == dim && square->cols == dim, "the matrices of a tower layer do not fit");
+        expect(fc1.cols == dim && fc2.rows == dim && fc2.cols == fc1.rows && fc1.rows % 16 == 0,
+               "the matrices of a tower layer do not fit");
+        for (const Floats1* norm : {&norm1, &norm1_bias, &norm2, &norm2_bias})
+            expect(int64_t(norm->shape(0)) == dim, "the norms of a tower layer do not fit");
+        for (const Matrix* other : {&k, &v, &out, &fc1, &fc2})
+            expect(other->kind == q.kind && other->group == q.group, "the matrices of a tower have to be alike");
+        if (!layers_.empty())
+            expect(q.kind == layers_[0].q.kind && q.group == layers_[0].q.group && fc1.rows == tower_.inner,
+                   "the layers of a tower have to be alike");
+        tower_.inner = fc1.rows;
+        layers_.push_back({norm1.data(), norm1_bias.data(), norm2.data(), norm2_bias.data(), q, k, v, out, fc1, fc2});
+        tower_.layers = layers_.data();
+        tower_.num_layers = int64_t(layers_.size());
+    }
+
+    void run(const Array<float, 3>& x) {
+        expect(int64_t(x.shape(2)) == tower_.dim && tower_.num_layers > 0, "the tower has another width");
+        const nb::gil_scoped_release others_may_run;
+        kernels().tower_run(tower_, x.data(), int64_t(x.shape(0)), int64_t(x.shape(1)), workspace_);
+    }
+
+   private:
+    Tower tower_;
+    std::vector<TowerLayer> layers_;
+    Workspace workspace_;
+};
 
 }  // namespace
 
 NB_MODULE(_native, module) {
-    module.def("instruction_sets", llavakit::instruction_sets);
-    module.def("instruction_set", [] { return std::string(llavakit::kernels().name); });
-    module.def("use_instruction_set", llavakit::use_instruction_set, "name"_a);
-    module.def("cores", llavakit::cores);
-    module.def("threads", llavakit::threads);
-    module.def("set_threads", llavakit::set_threads, "count"_a);
+    module.def("instruction_sets", instruction_sets);
+    module.def("instruction_set", [] { return std::string(kernels().name); });
+    module.def("use_instruction_set", use_instruction_set, "name"_a);
+    module.def("cores", cores);
+    module.def("threads", threads);
+    module.def("set_threads", set_threads, "count"_a);
     module.def("probe_read_bandwidth", probe_read_bandwidth, "threads"_a, nb::call_guard<nb::gil_scoped_release>());
     module.def("probe_int8_rate", probe_int8_rate, "threads"_a, nb::call_guard<nb::gil_scoped_release>());
-    module.def("rms_norm", rms_norm, "x"_a, "weight"_a, "eps"_a, "to"_a);
+    nb::class_<Matrix>(module, "Matrix");
+    module.def("matrix", matrix, "data"_a, "rows"_a, "cols"_a, "kind"_a, "group"_a, "bias"_a.none());
+    module.def("matmul", matmul, "weights"_a, "x"_a, "to"_a);
+    nb::class_<DecoderHandle>(module, "Decoder")
+        .def(nb::init<int64_t, int64_t, int64_t, float, const Floats1&, const Matrix&, const Matrix&,
+                      const Array<const float, 2>&, const Array<const float, 2>&>(),
+             "heads"_a, "kv_heads"_a, "head_dim"_a, "eps"_a, "norm"_a, "embedding"_a, "head"_a, "cosine"_a, "sine"_a)
+        .def("add_layer", &DecoderHandle::add_layer)
+        .def("step", &DecoderHandle::step, "tokens"_a, "positions"_a, "starts"_a, "tables"_a, "embeds"_a.none(), "cache"_a,
+             "wanted"_a, "logits"_a);
+    nb::class_<TowerHandle>(module, "Tower")
+        .def(nb::init<int64_t, int64_t, float, int>(), "dim"_a, "heads"_a, "eps"_a, "activation"_a)
+        .def("add_layer", &TowerHandle::add_layer)
+        .def("run", &TowerHandle::run, "x"_a);
 }

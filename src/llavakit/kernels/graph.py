@@ -1,0 +1,143 @@
+"""Whole graphs as one native call: a step of a decoder, and the layers of a vision tower.
+
+They are told the tensors once and keep them; nothing is copied. Only where the native kernels are built: the modules
+they were made from say the same in torch, and are their twins.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Literal
+
+import torch
+from jaxtyping import Float, Float16, Int
+from torch import Tensor
+
+from llavakit.kernels import native, native_matrix
+from llavakit.kernels.packed import Packed
+
+BLOCK = 16  # positions of the cache that lie together
+
+ACTIVATIONS = ("quick_gelu", "gelu", "gelu_tanh")  # by the native module's numbers
+
+
+@dataclass(frozen=True)
+class Matrix:
+    """Weights, and a bias where there is one."""
+
+    weight: Packed
+    bias: Float[Tensor, " rows"] | None = None
+
+
+@dataclass(frozen=True)
+class DecoderLayer:
+    """In the order in which they are used; norms are float32."""
+
+    input_norm: Float[Tensor, " dim"]
+    post_norm: Float[Tensor, " dim"]
+    q: Matrix
+    k: Matrix
+    v: Matrix
+    o: Matrix
+    gate: Matrix
+    up: Matrix
+    down: Matrix
+
+
+@dataclass(frozen=True)
+class TowerLayer:
+    norm1: Float[Tensor, " dim"]
+    norm1_bias: Float[Tensor, " dim"]
+    norm2: Float[Tensor, " dim"]
+    norm2_bias: Float[Tensor, " dim"]
+    q: Matrix
+    k: Matrix
+    v: Matrix
+    out: Matrix
+    fc1: Matrix
+    fc2: Matrix
+
+
+class NativeDecoder:
+    """A decoder of the Llama family. `cosine` and `sine` are the angles of every position of the context.
+
+    Raises ValueError where shapes, kinds or groups do not go together.
+    """
+
+    def __init__(
+        self,
+        layers: Sequence[DecoderLayer],
+        *,
+        num_heads: int,
+        num_kv_heads: int,
+        head_dim: int,
+        eps: float,
+        norm: Float[Tensor, " dim"],
+        embedding: Packed,
+        head: Packed,
+        cosine: Float[Tensor, "positions pairs"],
+        sine: Float[Tensor, "positions pairs"],
+    ) -> None:
+        self._kept = (tuple(layers), norm, embedding, head, cosine, sine)
+        self._vocab = head.rows
+        self._cache_shape = (len(layers), num_kv_heads * 2 * BLOCK * head_dim)
+        self._native = native.Decoder(
+            num_heads, num_kv_heads, head_dim, eps, norm, native_matrix(embedding), native_matrix(head), cosine, sine
+        )
+        for layer in layers:
+            self._native.add_layer(*(_told(value) for value in vars(layer).values()))
+
+    def new_cache(self, num_blocks: int) -> Float16[Tensor, "layers blocks numbers"]:
+        """Room for keys and values; memory is only taken where it is written."""
+        layers, numbers = self._cache_shape
+        return torch.empty(layers, num_blocks, numbers, dtype=torch.float16)
+
+    def step(
+        self,
+        tokens: Int[Tensor, " rows"],
+        positions: Int[Tensor, " rows"],
+        starts: Int[Tensor, " sequences_and_one"],
+        tables: Int[Tensor, "sequences blocks"],
+        cache: Float16[Tensor, "layers blocks numbers"],
+        wanted: Int[Tensor, " wanted"],
+        embeds: Float[Tensor, "embedded dim"] | None = None,
+    ) -> Float[Tensor, "wanted vocab"]:
+        """New tokens of several sequences, behind one another; sequence s has the rows from starts[s] to starts[s+1].
+
+        All integers are int32. A token below 0 stands for the next row of `embeds`. Keys and values go into `cache`
+        by each sequence's table of blocks; logits come of the rows that are `wanted`.
+        """
+        logits = torch.empty(len(wanted), self._vocab)
+        self._native.step(
+            tokens, positions, starts, tables, embeds, cache.view(torch.int16).view(torch.uint16), wanted, logits
+        )
+        return logits
+
+
+class NativeTower:
+    """The layers of a vision tower, after its patches have been embedded."""
+
+    def __init__(
+        self,
+        layers: Sequence[TowerLayer],
+        *,
+        dim: int,
+        num_heads: int,
+        eps: float,
+        activation: Literal["quick_gelu", "gelu", "gelu_tanh"],
+    ) -> None:
+        self._kept = tuple(layers)
+        self._native = native.Tower(dim, num_heads, eps, ACTIVATIONS.index(activation))
+        for layer in layers:
+            self._native.add_layer(*(_told(value) for value in vars(layer).values()))
+
+    def run(self, x: Float[Tensor, "views seq dim"]) -> Float[Tensor, "views seq dim"]:
+        """The hidden states after the last layer; `x` stays as it is."""
+        x = x.clone(memory_format=torch.contiguous_format)
+        self._native.run(x)
+        return x
+
+
+def _told(value: Tensor | Matrix) -> object:
+    return native_matrix(value.weight, value.bias) if isinstance(value, Matrix) else value

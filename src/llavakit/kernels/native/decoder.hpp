@@ -1,0 +1,253 @@
+// A decoder of the Llama family as one call: tokens of a step in, logits out.
+
+#pragma once
+
+#include <algorithm>
+
+#include "activations.hpp"
+#include "attention.hpp"
+#include "graph.hpp"
+#include "steps.hpp"
+
+namespace ISA_NAMESPACE {
+
+using llavakit::Batch;
+using llavakit::Decoder;
+using llavakit::DecoderLayer;
+using llavakit::Workspace;
+
+// One row of a packed matrix as floats: what an embedding table is asked for.
+inline void gather_row(const Matrix& table, int64_t row, float* to) {
+    const uint8_t* panel = table.panel(row / PANEL_ROWS);
+    const int64_t r = row % PANEL_ROWS;
+    if (!table.is_integer()) {
+        const uint16_t* values = (const uint16_t*)panel;
+        for (int64_t k = 0; k < table.cols; k++) {
+            const uint16_t bits = values[k * PANEL_ROWS + r];
+            const uint32_t wide = uint32_t(bits) << 16;
+            if (table.kind == Kind::FLOAT16)
+                to[k] = half_to_float(bits);
+            else
+                std::memcpy(to + k, &wide, 4);
+        }
+        return;
+    }
+    const bool is_wide = table.kind == Kind::INT8;
+    const int64_t code_bytes = table.group * PANEL_ROWS / (is_wide ? 1 : 2);
+    const int64_t record_bytes = 2 * code_bytes + 64 + (table.kind == Kind::INT4Z ? 64 : 0);
+    for (int64_t k = 0; k < table.cols; k++) {
+        const int64_t group = k / table.group, inside = k % table.group;
+        const uint8_t* record = panel + group / 2 * record_bytes;
+        const uint8_t* codes = record + group % 2 * code_bytes;
+        const uint16_t* scales = (const uint16_t*)(record + 2 * code_bytes) + group % 2 * LANES;
+        const float scale = half_to_float(scales[r]);
+        if (is_wide) {
+            to[k] = scale * float(codes[inside / 4 * 64 + r * 4 + inside % 4] - 128);
+            continue;
+        }
+        const uint8_t pair = codes[inside / 8 * 64 + r * 4 + inside % 4];
+        const int code = inside % 8 < 4 ? pair & 15 : pair >> 4;
+        if (table.kind == Kind::INT4)
+            to[k] = scale * float(code - 8);
+        else if (table.kind == Kind::NF4)
+            to[k] = scale * (1.0f / 127.0f) * float(NF4_LEVELS[code] - 128);
+        else
+            to[k] = scale * float(code) + half_to_float(scales[r + 2 * LANES]);
+    }
+}
+
+// What one step of a decoder works in.
+class DecoderStep {
+   public:
+    DecoderStep(const Decoder& decoder, const Batch& batch, Deal deal)
+        : decoder_(decoder),
+          batch_(batch),
+          queries_width_(decoder.heads * decoder.head_dim),
+          keys_width_(decoder.kv_heads * decoder.head_dim),
+          longest_(batch.table_width * BLOCK),
+          x_(deal.take<float>(batch.rows * decoder.dim)),
+          normed_(deal.take<float>(threads() * decoder.dim)),
+          queries_(deal.take<float>(batch.rows * queries_width_)),
+          keys_(deal.take<float>(batch.rows * keys_width_)),
+          values_(deal.take<float>(batch.rows * keys_width_)),
+          mixed_(deal.take<float>(batch.rows * queries_width_)),
+          inner_(deal.take<float>(batch.rows * decoder.inner)),
+          scores_(deal.take<float>(threads() * TILE_QUERIES * longest_)),
+          attention_in_(deal, batch.rows, decoder.layers[0].q),
+          attention_out_(deal, batch.rows, decoder.layers[0].o),
+          mlp_in_(deal, batch.rows, decoder.layers[0].gate),
+          mlp_out_(deal, batch.rows, decoder.layers[0].down),
+          head_in_(deal, batch.num_wanted, decoder.head),
+          used_(deal.used()) {}
+
+    size_t bytes() const { return used_; }
+
+    void run() {
+        embed();
+        for (int64_t layer = 0; layer < decoder_.num_layers; layer++) {
+            attention(decoder_.layers[layer], layer);
+            mlp(decoder_.layers[layer]);
+        }
+        logits();
+    }
+
+   private:
+    void embed() {
+        const float* next = batch_.embeds;
+        for (int64_t row = 0; row < batch_.rows; row++) {
+            float* to = x_ + row * decoder_.dim;
+            if (batch_.tokens[row] >= 0) {
+                gather_row(decoder_.embedding, batch_.tokens[row], to);
+            } else {
+                std::memcpy(to, next, decoder_.dim * sizeof(float));
+                next += decoder_.dim;
+            }
+        }
+    }
+
+    void norm_into(Prepared& prepared, const float* weight) {
+        over_rows(batch_.rows, decoder_.dim, [&](int64_t row) {
+            float* normed = normed_ + thread_number() * decoder_.dim;
+            rms_norm(x_ + row * decoder_.dim, weight, decoder_.dim, decoder_.eps, normed);
+            prepared.put(row, normed);
+        });
+    }
+
+    void attention(const DecoderLayer& layer, int64_t index) {
+        norm_into(attention_in_, layer.input_norm);
+        const Product products[] = {{&layer.q, {queries_, queries_width_, Output::PUT}},
+                                    {&layer.k, {keys_, keys_width_, Output::PUT}},
+                                    {&layer.v, {values_, keys_width_, Output::PUT}}};
+        multiply(products, 3, attention_in_.get());
+        uint16_t* cache = batch_.cache + index * batch_.layer_stride;
+        over_rows(batch_.rows, queries_width_ + 2 * keys_width_, [&](int64_t row) { remember(row, cache); });
+        attend_all(cache);
+        over_rows(batch_.rows, queries_width_,
+                  [&](int64_t row) { attention_out_.put(row, mixed_ + row * queries_width_); });
+        const Product product{&layer.o, {x_, decoder_.dim, Output::ADD}};
+        multiply(&product, 1, attention_out_.get());
+    }
+
+    int64_t sequence_of(int64_t row) const {
+        int64_t sequence = 0;
+        while (batch_.starts[sequence + 1] <= row) sequence++;
+        return sequence;
+    }
+
+    int64_t block_stride() const { return 2 * keys_width_ * BLOCK; }
+
+    // Turns a row's queries and keys by their position, and puts its keys and values into the cache.
+    void remember(int64_t row, uint16_t* cache) {
+        const int head_dim = int(decoder_.head_dim);
+        const int64_t position = batch_.positions[row];
+        const int32_t* table = batch_.tables + sequence_of(row) * batch_.table_width;
+        const float* cosine = decoder_.cosine + position * head_dim / 2;
+        const float* sine = decoder_.sine + position * head_dim / 2;
+        const float shorter = 1.0f / std::sqrt(float(head_dim));  // of attention, put into the queries
+        for (int64_t head = 0; head < decoder_.heads; head++)
+            rotate(queries_ + row * queries_width_ + head * head_dim, cosine, sine, head_dim, shorter);
+        uint16_t* block = cache + table[position / BLOCK] * block_stride();
+        for (int64_t head = 0; head < decoder_.kv_heads; head++) {
+            float* key = keys_ + row * keys_width_ + head * head_dim;
+            const float* value = values_ + row * keys_width_ + head * head_dim;
+            uint16_t* keys = block + head * 2 * BLOCK * head_dim;
+            uint16_t* values = keys + BLOCK * head_dim + position % BLOCK * head_dim;
+            rotate(key, cosine, sine, head_dim, 1.0f);
+            for (int d = 0; d < head_dim; d += LANES) {
+                uint16_t halves[LANES];
+                store_halves(halves, load(key + d));
+                for (int i = 0; i < LANES; i++) keys[(d + i) * BLOCK + position % BLOCK] = halves[i];
+                store_halves(values + d, load(value + d));
+            }
+        }
+    }
+
+    // Queries that share a key-value head are one list, position by position; it is cut into tiles.
+    void attend_all(const uint16_t* cache) {
+        const int64_t sharing = decoder_.heads / decoder_.kv_heads;
+        int64_t tiles = 0, positions = 0;
+        for (int64_t s = 0; s < batch_.num_sequences; s++) {
+            const int64_t rows = batch_.starts[s + 1] - batch_.starts[s];
+            tiles += (rows * sharing + TILE_QUERIES - 1) / TILE_QUERIES;
+            if (rows > 0) positions += batch_.positions[batch_.starts[s + 1] - 1] + 1;
+        }
+        const auto one = [&](int64_t job, int) {
+            const int64_t head = job / tiles;
+            int64_t tile = job % tiles, sequence = 0, queries = 0;
+            for (;; sequence++) {
+                queries = (batch_.starts[sequence + 1] - batch_.starts[sequence]) * sharing;
+                const int64_t here = (queries + TILE_QUERIES - 1) / TILE_QUERIES;
+                if (tile < here) break;
+                tile -= here;
+            }
+            const int64_t first = tile * TILE_QUERIES;
+            attend_tile(cache, sequence, head, first, std::min<int64_t>(queries - first, TILE_QUERIES));
+        };
+        if (positions * keys_width_ < WORTH_THREADS)
+            for (int64_t job = 0; job < tiles * decoder_.kv_heads; job++) one(job, 0);
+        else
+            parallel(tiles * decoder_.kv_heads, one);
+    }
+
+    void attend_tile(const uint16_t* cache, int64_t sequence, int64_t head, int64_t first, int64_t count) {
+        switch (count) {
+            case 1: return attend_some<1>(cache, sequence, head, first);
+            case 2: return attend_some<2>(cache, sequence, head, first);
+#if defined(__AVX512F__)
+            case 3: return attend_some<3>(cache, sequence, head, first);
+            case 4: return attend_some<4>(cache, sequence, head, first);
+            case 5: return attend_some<5>(cache, sequence, head, first);
+            case 6: return attend_some<6>(cache, sequence, head, first);
+#endif
+        }
+    }
+
+    template <int M>
+    void attend_some(const uint16_t* cache, int64_t sequence, int64_t kv_head, int64_t first) {
+        const int64_t sharing = decoder_.heads / decoder_.kv_heads;
+        Queries<M> queries;
+        for (int m = 0; m < M; m++) {
+            const int64_t row = batch_.starts[sequence] + (first + m) / sharing;
+            const int64_t head = kv_head * sharing + (first + m) % sharing;
+            queries.query[m] = queries_ + row * queries_width_ + head * decoder_.head_dim;
+            queries.mixed[m] = mixed_ + row * queries_width_ + head * decoder_.head_dim;
+            queries.limit[m] = batch_.positions[row] + 1;
+        }
+        const HeadBlocks blocks{cache + kv_head * 2 * BLOCK * decoder_.head_dim,
+                                batch_.tables + sequence * batch_.table_width, block_stride()};
+        attend<M>(queries, blocks, int(decoder_.head_dim), scores_ + thread_number() * TILE_QUERIES * longest_);
+    }
+
+    void mlp(const DecoderLayer& layer) {
+        norm_into(mlp_in_, layer.post_norm);
+        const Product gated{&layer.gate, {inner_, decoder_.inner, Output::GATE}, &layer.up};
+        multiply(&gated, 1, mlp_in_.get());
+        over_rows(batch_.rows, decoder_.inner, [&](int64_t row) { mlp_out_.put(row, inner_ + row * decoder_.inner); });
+        const Product product{&layer.down, {x_, decoder_.dim, Output::ADD}};
+        multiply(&product, 1, mlp_out_.get());
+    }
+
+    void logits() {
+        if (batch_.num_wanted == 0) return;
+        for (int64_t i = 0; i < batch_.num_wanted; i++) {
+            rms_norm(x_ + batch_.wanted[i] * decoder_.dim, decoder_.norm, decoder_.dim, decoder_.eps, normed_);
+            head_in_.put(i, normed_);
+        }
+        const Product product{&decoder_.head, {batch_.logits, decoder_.head.rows, Output::PUT}};
+        multiply(&product, 1, head_in_.get());
+    }
+
+    const Decoder& decoder_;
+    const Batch& batch_;
+    const int64_t queries_width_, keys_width_, longest_;
+    float *x_, *normed_, *queries_, *keys_, *values_, *mixed_, *inner_, *scores_;
+    Prepared attention_in_, attention_out_, mlp_in_, mlp_out_, head_in_;
+    const size_t used_;
+};
+
+inline void decoder_step(const Decoder& decoder, const Batch& batch, Workspace& workspace) {
+    const size_t bytes = DecoderStep(decoder, batch, Deal()).bytes();
+    DecoderStep(decoder, batch, Deal(workspace.reserve(bytes))).run();
+}
+
+}  // namespace ISA_NAMESPACE

@@ -1,0 +1,103 @@
+// The shapes and places that a whole-graph call needs, the same for every instruction set.
+
+#pragma once
+
+#include <cstdint>
+#include <cstdlib>
+#include <new>
+
+#include "packed.hpp"
+
+namespace llavakit {
+
+// Memory that grows to what was needed most and is used again by every call.
+class Workspace {
+   public:
+    Workspace() = default;
+    Workspace(const Workspace&) = delete;
+    Workspace& operator=(const Workspace&) = delete;
+    ~Workspace() { std::free(memory_); }
+
+    // Room for `bytes`; what was there before is lost.
+    uint8_t* reserve(size_t bytes) {
+        if (bytes > size_) {
+            std::free(memory_);
+            size_ = (bytes + 63) / 64 * 64;
+            memory_ = static_cast<uint8_t*>(std::aligned_alloc(64, size_));
+            if (!memory_) {
+                size_ = 0;
+                throw std::bad_alloc();
+            }
+        }
+        return memory_;
+    }
+
+    size_t size() const { return size_; }
+
+   private:
+    uint8_t* memory_ = nullptr;
+    size_t size_ = 0;
+};
+
+// Deals out one reservation piece by piece. Without memory it only counts.
+class Deal {
+   public:
+    explicit Deal(uint8_t* memory = nullptr) : memory_(memory) {}
+
+    template <class T>
+    T* take(int64_t count) {
+        const size_t at = used_;
+        used_ += (count * sizeof(T) + 63) / 64 * 64;
+        return memory_ ? reinterpret_cast<T*>(memory_ + at) : nullptr;
+    }
+
+    size_t used() const { return used_; }
+
+   private:
+    uint8_t* memory_;
+    size_t used_ = 0;
+};
+
+struct DecoderLayer {
+    const float *input_norm, *post_norm;  // [dim]
+    Matrix q, k, v, o, gate, up, down;
+};
+
+struct Decoder {
+    int64_t dim, heads, kv_heads, head_dim, inner, num_layers;
+    float eps;
+    const DecoderLayer* layers;
+    const float* norm;              // [dim]
+    Matrix embedding, head;         // [vocab, dim] both; one and the same where they are tied
+    const float *cosine, *sine;     // [positions, head_dim / 2]
+};
+
+// One step: new tokens of several sequences behind one another, sequence s has rows [starts[s], starts[s+1]).
+struct Batch {
+    int64_t rows, num_sequences;
+    const int32_t* starts;      // [num_sequences + 1]
+    const int32_t* tokens;      // [rows]; below 0: the next row of `embeds`
+    const float* embeds;        // [number of such rows, dim]
+    const int32_t* positions;   // [rows], ascending by one within a sequence
+    const int32_t* tables;      // [num_sequences, table_width] of block numbers
+    int64_t table_width;
+    uint16_t* cache;            // float16 [layers, blocks, kv_heads, keys [head_dim, 16] then values [16, head_dim]]
+    int64_t layer_stride;       // numbers from one layer to the next
+    const int32_t* wanted;      // [num_wanted] rows whose logits are wanted
+    int64_t num_wanted;
+    float* logits;              // [num_wanted, vocab]
+};
+
+struct TowerLayer {
+    const float *norm1, *norm1_bias, *norm2, *norm2_bias;  // [dim]
+    Matrix q, k, v, out, fc1, fc2;
+};
+
+struct Tower {
+    int64_t dim, heads, head_dim, inner, num_layers;
+    float eps;
+    int activation;
+    const TowerLayer* layers;
+};
+
+}  // namespace llavakit

@@ -1,0 +1,343 @@
+// Sixteen lanes of float or int32, made of whatever vectors the instruction set has: one of 64 bytes, two of 32, four
+// of 16. Kernels are written once over these; a panel of a packed matrix is as tall as they are wide.
+//
+// Included inside a namespace for each instruction set: nothing here may have external linkage.
+
+#pragma once
+
+#include <cmath>
+#include <cstdint>
+#include <cstring>
+
+#if defined(__AVX2__) || defined(__AVX512F__)
+#include <immintrin.h>
+#endif
+
+#define LANES_INLINE inline __attribute__((always_inline))
+
+namespace ISA_NAMESPACE {
+
+constexpr int LANES = 16;
+
+#if defined(__AVX512F__)
+constexpr int VECTOR_BYTES = 64;
+#elif defined(__AVX2__)
+constexpr int VECTOR_BYTES = 32;
+#else
+constexpr int VECTOR_BYTES = 16;
+#endif
+
+constexpr int VECTORS = 64 / VECTOR_BYTES;
+
+typedef float FloatVector __attribute__((vector_size(VECTOR_BYTES)));
+typedef int32_t IntVector __attribute__((vector_size(VECTOR_BYTES)));
+typedef uint8_t ByteVector __attribute__((vector_size(VECTOR_BYTES)));
+
+struct Floats {
+    FloatVector part[VECTORS];
+};
+
+struct Ints {
+    IntVector part[VECTORS];
+};
+
+struct Bytes {
+    ByteVector part[VECTORS];
+};
+
+#define FOR_PARTS _Pragma("GCC unroll 4") for (int i = 0; i < VECTORS; i++)
+
+LANES_INLINE Floats load(const float* from) {
+    Floats x;
+    FOR_PARTS std::memcpy(&x.part[i], from + i * (VECTOR_BYTES / 4), VECTOR_BYTES);
+    return x;
+}
+
+LANES_INLINE void store(float* to, Floats x) {
+    FOR_PARTS std::memcpy(to + i * (VECTOR_BYTES / 4), &x.part[i], VECTOR_BYTES);
+}
+
+LANES_INLINE Bytes load_bytes(const uint8_t* from) {
+    Bytes x;
+    FOR_PARTS std::memcpy(&x.part[i], from + i * VECTOR_BYTES, VECTOR_BYTES);
+    return x;
+}
+
+LANES_INLINE Floats all(float value) {
+    Floats x;
+    FOR_PARTS x.part[i] = FloatVector{} + value;
+    return x;
+}
+
+LANES_INLINE Ints all_ints(int32_t value) {
+    Ints x;
+    FOR_PARTS x.part[i] = IntVector{} + value;
+    return x;
+}
+
+LANES_INLINE Floats operator+(Floats a, Floats b) {
+    FOR_PARTS a.part[i] += b.part[i];
+    return a;
+}
+
+LANES_INLINE Floats operator-(Floats a, Floats b) {
+    FOR_PARTS a.part[i] -= b.part[i];
+    return a;
+}
+
+LANES_INLINE Floats operator*(Floats a, Floats b) {
+    FOR_PARTS a.part[i] *= b.part[i];
+    return a;
+}
+
+LANES_INLINE Floats operator/(Floats a, Floats b) {
+    FOR_PARTS a.part[i] /= b.part[i];
+    return a;
+}
+
+LANES_INLINE Ints operator+(Ints a, Ints b) {
+    FOR_PARTS a.part[i] += b.part[i];
+    return a;
+}
+
+LANES_INLINE Floats max(Floats a, Floats b) {
+    FOR_PARTS a.part[i] = a.part[i] > b.part[i] ? a.part[i] : b.part[i];
+    return a;
+}
+
+LANES_INLINE Floats min(Floats a, Floats b) {
+    FOR_PARTS a.part[i] = a.part[i] < b.part[i] ? a.part[i] : b.part[i];
+    return a;
+}
+
+// a * b + c, rounded once where the processor can.
+LANES_INLINE Floats fma(Floats a, Floats b, Floats c) {
+#if defined(__AVX512F__)
+    c.part[0] = _mm512_fmadd_ps(a.part[0], b.part[0], c.part[0]);
+#elif defined(__FMA__)
+    FOR_PARTS c.part[i] = _mm256_fmadd_ps(a.part[i], b.part[i], c.part[i]);
+#else
+    FOR_PARTS c.part[i] += a.part[i] * b.part[i];
+#endif
+    return c;
+}
+
+LANES_INLINE Floats to_floats(Ints x) {
+    Floats y;
+    FOR_PARTS y.part[i] = __builtin_convertvector(x.part[i], FloatVector);
+    return y;
+}
+
+// Lanes whose number is below `count` as they are, the others `other`.
+LANES_INLINE Floats keep(Floats x, int count, float other) {
+    IntVector lane;
+    for (int i = 0; i < VECTORS; i++) {
+        for (int j = 0; j < VECTOR_BYTES / 4; j++) lane[j] = i * (VECTOR_BYTES / 4) + j;
+        x.part[i] = lane < count ? x.part[i] : FloatVector{} + other;
+    }
+    return x;
+}
+
+// Sums and maxima over the lanes, always in the same order.
+LANES_INLINE float sum(Floats x) {
+    float lanes[LANES];
+    store(lanes, x);
+    for (int width = LANES / 2; width > 0; width /= 2)
+        for (int i = 0; i < width; i++) lanes[i] += lanes[i + width];
+    return lanes[0];
+}
+
+LANES_INLINE float largest(Floats x) {
+    float lanes[LANES];
+    store(lanes, x);
+    for (int width = LANES / 2; width > 0; width /= 2)
+        for (int i = 0; i < width; i++) lanes[i] = lanes[i] > lanes[i + width] ? lanes[i] : lanes[i + width];
+    return lanes[0];
+}
+
+LANES_INLINE Floats magnitude(Floats x) {
+    FOR_PARTS x.part[i] = (FloatVector)((IntVector)x.part[i] & 0x7fffffff);
+    return x;
+}
+
+// The nearest whole numbers, halves to the even one; |x| stays far below 2^22 here.
+LANES_INLINE Floats nearest(Floats x) {
+    const float magic = 12582912.0f;  // 1.5 * 2^23: adding it leaves no bits for a fraction
+    FOR_PARTS x.part[i] = (x.part[i] + magic) - magic;
+    return x;
+}
+
+LANES_INLINE Ints to_ints(Floats x) {
+    Ints y;
+    FOR_PARTS y.part[i] = __builtin_convertvector(x.part[i], IntVector);
+    return y;
+}
+
+// e to the x, within two units in the last place; 0 below -87.
+LANES_INLINE Floats exp(Floats x) {
+    x = max(min(x, all(88.0f)), all(-88.0f));
+    const Floats n = nearest(x * all(1.44269504f));
+    Floats r = fma(n, all(-0.693359375f), x);
+    r = fma(n, all(2.12194440e-4f), r);
+    Floats p = all(1.9875691500e-4f);
+    p = fma(p, r, all(1.3981999507e-3f));
+    p = fma(p, r, all(8.3334519073e-3f));
+    p = fma(p, r, all(4.1665795894e-2f));
+    p = fma(p, r, all(1.6666665459e-1f));
+    p = fma(p, r, all(5.0000001201e-1f));
+    p = fma(p, r * r, r + all(1.0f));
+    const Ints exponent = to_ints(n);
+    Floats power;
+    FOR_PARTS power.part[i] = (FloatVector)((exponent.part[i] + 127) << 23);
+    p = p * power;
+    FOR_PARTS p.part[i] = x.part[i] <= -87.0f ? FloatVector{} : p.part[i];
+    return p;
+}
+
+// float16 in memory <-> float.
+LANES_INLINE float half_to_float(uint16_t half) {
+    uint32_t magnitude = uint32_t(half & 0x7fff) << 13, sign = uint32_t(half & 0x8000) << 16;
+    if ((half & 0x7c00) == 0x7c00) magnitude |= 0x7f800000;  // infinite, or no number
+    float value;
+    std::memcpy(&value, &magnitude, 4);
+    if ((half & 0x7c00) != 0x7c00) value *= 5.192296858534828e33f;  // 2^112, the difference of the exponents' biases
+    uint32_t bits;
+    std::memcpy(&bits, &value, 4);
+    bits |= sign;
+    std::memcpy(&value, &bits, 4);
+    return value;
+}
+
+LANES_INLINE uint16_t float_to_half(float value) {
+    uint32_t bits;
+    std::memcpy(&bits, &value, 4);
+    const uint32_t sign = (bits >> 16) & 0x8000, magnitude = bits & 0x7fffffff;
+    if (magnitude > 0x7f800000) return uint16_t(sign | 0x7e00);
+    if (magnitude >= 0x477ff000) return uint16_t(sign | 0x7c00);
+    if (magnitude < 0x38800000) {  // subnormal: let the adder round
+        float small, half_unit = 0.5f;
+        std::memcpy(&small, &magnitude, 4);
+        small += half_unit;
+        uint32_t rounded;
+        std::memcpy(&rounded, &small, 4);
+        return uint16_t(sign | (rounded - 0x3f000000));
+    }
+    const uint32_t odd = (magnitude >> 13) & 1;
+    return uint16_t(sign | ((magnitude - 0x38000000 + 0xfff + odd) >> 13));
+}
+
+LANES_INLINE Floats load_halves(const uint16_t* from) {
+    Floats x;
+#if defined(__AVX512F__)
+    x.part[0] = _mm512_cvtph_ps(_mm256_loadu_si256((const __m256i*)from));
+#elif defined(__F16C__)
+    FOR_PARTS x.part[i] = _mm256_cvtph_ps(_mm_loadu_si128((const __m128i*)(from + 8 * i)));
+#else
+    float lanes[LANES];
+    for (int i = 0; i < LANES; i++) lanes[i] = half_to_float(from[i]);
+    x = load(lanes);
+#endif
+    return x;
+}
+
+LANES_INLINE void store_halves(uint16_t* to, Floats x) {
+#if defined(__AVX512F__)
+    _mm256_storeu_si256((__m256i*)to, _mm512_cvtps_ph(x.part[0], _MM_FROUND_TO_NEAREST_INT));
+#elif defined(__F16C__)
+    FOR_PARTS _mm_storeu_si128((__m128i*)(to + 8 * i), _mm256_cvtps_ph(x.part[i], _MM_FROUND_TO_NEAREST_INT));
+#else
+    float lanes[LANES];
+    store(lanes, x);
+    for (int i = 0; i < LANES; i++) to[i] = float_to_half(lanes[i]);
+#endif
+}
+
+// bfloat16 is the upper half of a float.
+LANES_INLINE Floats load_bfloats(const uint16_t* from) {
+#if defined(__AVX512F__)
+    Floats x;
+    x.part[0] = (FloatVector)_mm512_slli_epi32(_mm512_cvtepu16_epi32(_mm256_loadu_si256((const __m256i*)from)), 16);
+    return x;
+#else
+    uint32_t bits[LANES];
+    for (int i = 0; i < LANES; i++) bits[i] = uint32_t(from[i]) << 16;
+    float lanes[LANES];
+    std::memcpy(lanes, bits, sizeof lanes);
+    return load(lanes);
+#endif
+}
+
+// To each lane, the products of its four unsigned bytes with four signed ones, the same for all lanes.
+// `CODES_BELOW_16` tells that the bytes are small, and that pairs of products fit in 16 bits.
+template <bool CODES_BELOW_16>
+LANES_INLINE Ints dot4(Ints total, Bytes codes, const int8_t* four) {
+    int32_t packed;
+    std::memcpy(&packed, four, 4);
+#if defined(__AVX512VNNI__)
+    total.part[0] = (IntVector)_mm512_dpbusd_epi32((__m512i)total.part[0], (__m512i)codes.part[0], _mm512_set1_epi32(packed));
+#elif defined(__AVXVNNI__)
+    FOR_PARTS total.part[i] =
+        (IntVector)_mm256_dpbusd_avx_epi32((__m256i)total.part[i], (__m256i)codes.part[i], _mm256_set1_epi32(packed));
+#elif defined(__AVX2__)
+    const __m256i a = _mm256_set1_epi32(packed);
+    FOR_PARTS {
+        const __m256i w = (__m256i)codes.part[i];
+        __m256i pairs;
+        if constexpr (CODES_BELOW_16) {
+            pairs = _mm256_maddubs_epi16(w, a);
+        } else {
+            // Pairs of 255 * 127 do not fit: the lower seven bits and the highest one apart.
+            const __m256i low = _mm256_and_si256(w, _mm256_set1_epi8(0x7f));
+            const __m256i high = _mm256_and_si256(_mm256_srli_epi16(w, 7), _mm256_set1_epi8(1));
+            const __m256i ones = _mm256_set1_epi16(1);
+            const __m256i rest = _mm256_madd_epi16(_mm256_maddubs_epi16(high, a), ones);
+            total.part[i] += (IntVector)_mm256_slli_epi32(rest, 7);
+            pairs = _mm256_maddubs_epi16(low, a);
+        }
+        total.part[i] += (IntVector)_mm256_madd_epi16(pairs, _mm256_set1_epi16(1));
+    }
+#else
+    uint8_t bytes[64];
+    FOR_PARTS std::memcpy(bytes + i * VECTOR_BYTES, &codes.part[i], VECTOR_BYTES);
+    int32_t lanes[LANES];
+    FOR_PARTS std::memcpy(lanes + i * (VECTOR_BYTES / 4), &total.part[i], VECTOR_BYTES);
+    for (int i = 0; i < LANES; i++)
+        for (int j = 0; j < 4; j++) lanes[i] += int32_t(bytes[4 * i + j]) * four[j];
+    FOR_PARTS std::memcpy(&total.part[i], lanes + i * (VECTOR_BYTES / 4), VECTOR_BYTES);
+#endif
+    return total;
+}
+
+LANES_INLINE Bytes low_nibbles(Bytes x) {
+    FOR_PARTS x.part[i] &= 15;
+    return x;
+}
+
+LANES_INLINE Bytes high_nibbles(Bytes x) {
+#if defined(__AVX512F__)
+    x.part[0] = (ByteVector)_mm512_and_si512(_mm512_srli_epi16((__m512i)x.part[0], 4), _mm512_set1_epi8(15));
+#elif defined(__AVX2__)
+    FOR_PARTS x.part[i] = (ByteVector)_mm256_and_si256(_mm256_srli_epi16((__m256i)x.part[i], 4), _mm256_set1_epi8(15));
+#else
+    FOR_PARTS x.part[i] >>= 4;
+#endif
+    return x;
+}
+
+// Each byte, below 16, replaced by that entry of a table.
+LANES_INLINE Bytes look_up(Bytes x, const uint8_t* table) {
+#if defined(__AVX512F__)
+    const __m512i entries = _mm512_broadcast_i32x4(_mm_loadu_si128((const __m128i*)table));
+    x.part[0] = (ByteVector)_mm512_shuffle_epi8(entries, (__m512i)x.part[0]);
+#elif defined(__AVX2__)
+    const __m256i entries = _mm256_broadcastsi128_si256(_mm_loadu_si128((const __m128i*)table));
+    FOR_PARTS x.part[i] = (ByteVector)_mm256_shuffle_epi8(entries, (__m256i)x.part[i]);
+#else
+    FOR_PARTS for (int j = 0; j < VECTOR_BYTES; j++) x.part[i][j] = table[x.part[i][j]];
+#endif
+    return x;
+}
+
+LANES_INLINE void prefetch(const void* address) { __builtin_prefetch(address, 0, 3); }
+
+}  // namespace ISA_NAMESPACE

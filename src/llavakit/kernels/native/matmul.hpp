@@ -1,0 +1,289 @@
+// Matrix products with packed weights: one tile kernel for one row and for a thousand.
+//
+// A tile is some rows of activations times two panels of weights, summed up over all columns in registers. Integer
+// products are exact within a group, and groups are added in order, so a row's result is the same in every tile.
+
+#pragma once
+
+#include "lanes.hpp"
+#include "packed.hpp"
+#include "pool.hpp"
+
+namespace ISA_NAMESPACE {
+
+using llavakit::Kind;
+using llavakit::Matrix;
+using llavakit::PANEL_ROWS;
+
+// Rows of activations that a tile holds: as many as there are registers for.
+#if defined(__AVX512F__)
+constexpr int TILE_ROWS = 6;
+#else
+constexpr int TILE_ROWS = 2;
+#endif
+constexpr int TILE_PANELS = 2;
+constexpr int PREFETCH_BYTES = 4096;
+
+// Activations for one matrix or several of equal columns and groups: for integer weights as 8 bits in groups.
+struct Activations {
+    const float* values = nullptr;   // [rows, stride], for weights that are floats
+    int64_t stride = 0;
+    const int8_t* codes = nullptr;   // [rows, cols], cols a multiple of two groups
+    const float* scales = nullptr;   // [rows, groups]
+    const int32_t* sums = nullptr;   // [rows, groups], of the codes
+    int64_t rows = 0, cols = 0, groups = 0;
+};
+
+// The sixteen NF4 levels (Dettmers et al. 2023) times 127, as whole numbers above -128.
+alignas(16) constexpr uint8_t NF4_LEVELS[16] = {1,   40,  61,  78,  92,  105, 116, 128,
+                                                138, 148, 159, 171, 184, 199, 220, 255};
+
+template <int KIND>
+constexpr int32_t centre() {
+    return KIND == Kind::INT4 ? 8 : KIND == Kind::INT4Z ? 0 : 128;
+}
+
+template <int KIND, int GROUP, int M>
+LANES_INLINE void integer_tile(const uint8_t* first, const uint8_t* second, const Activations& a, int64_t row,
+                               Floats (&total)[M][TILE_PANELS]) {
+    constexpr bool WIDE = KIND == Kind::INT8;
+    constexpr int STEP = WIDE ? 4 : 8;  // columns in a line of 64 bytes
+    constexpr int CODE_BYTES = GROUP * int(PANEL_ROWS) / (WIDE ? 1 : 2);
+    constexpr int RECORD_BYTES = 2 * CODE_BYTES + 64 + (KIND == Kind::INT4Z ? 64 : 0);
+    constexpr bool SMALL = KIND == Kind::INT4 || KIND == Kind::INT4Z;
+    const uint8_t* panels[TILE_PANELS] = {first, second};
+    const int8_t* codes = a.codes + row * a.cols;
+    const float* scales = a.scales + row * a.groups;
+    const int32_t* sums = a.sums + row * a.groups;
+
+    for (int m = 0; m < M; m++)
+        for (int p = 0; p < TILE_PANELS; p++) total[m][p] = all(0.0f);
+    for (int64_t group = 0; group < a.groups; group++) {
+        const int half = int(group & 1);
+        const int64_t record = (group >> 1) * RECORD_BYTES;
+        Ints products[M][TILE_PANELS];
+#pragma GCC unroll 8
+        for (int m = 0; m < M; m++)
+            for (int p = 0; p < TILE_PANELS; p++)
+                products[m][p] = all_ints(-centre<KIND>() * sums[m * a.groups + group]);
+#pragma GCC unroll 4
+        for (int k = 0; k < GROUP; k += STEP) {
+            const int64_t line = record + half * CODE_BYTES + k / STEP * 64;
+            const int8_t* four = codes + group * GROUP + k;
+#pragma GCC unroll 2
+            for (int p = 0; p < TILE_PANELS; p++) {
+                prefetch(panels[p] + line + PREFETCH_BYTES);
+                Bytes low = load_bytes(panels[p] + line);
+                if constexpr (WIDE) {
+#pragma GCC unroll 8
+                    for (int m = 0; m < M; m++)
+                        products[m][p] = dot4<SMALL>(products[m][p], low, four + m * a.cols);
+                } else {
+                    Bytes high = high_nibbles(low);
+                    low = low_nibbles(low);
+                    if constexpr (KIND == Kind::NF4) {
+                        low = look_up(low, NF4_LEVELS);
+                        high = look_up(high, NF4_LEVELS);
+                    }
+#pragma GCC unroll 8
+                    for (int m = 0; m < M; m++) {
+                        products[m][p] = dot4<SMALL>(products[m][p], low, four + m * a.cols);
+                        products[m][p] = dot4<SMALL>(products[m][p], high, four + m * a.cols + 4);
+                    }
+                }
+            }
+        }
+#pragma GCC unroll 2
+        for (int p = 0; p < TILE_PANELS; p++) {
+            const uint16_t* halves = (const uint16_t*)(panels[p] + record + 2 * CODE_BYTES) + half * LANES;
+            const Floats scale = KIND == Kind::NF4 ? load_halves(halves) * all(1.0f / 127.0f) : load_halves(halves);
+#pragma GCC unroll 8
+            for (int m = 0; m < M; m++)
+                total[m][p] = fma(to_floats(products[m][p]), scale * all(scales[m * a.groups + group]), total[m][p]);
+            if constexpr (KIND == Kind::INT4Z) {
+                const Floats offset = load_halves(halves + 2 * LANES);
+#pragma GCC unroll 8
+                for (int m = 0; m < M; m++) {
+                    const float sum = float(sums[m * a.groups + group]) * scales[m * a.groups + group];
+                    total[m][p] = fma(offset, all(sum), total[m][p]);
+                }
+            }
+        }
+    }
+}
+
+template <int KIND, int M>
+LANES_INLINE void float_tile(const uint8_t* first, const uint8_t* second, const Activations& a, int64_t row, int64_t cols,
+                             Floats (&total)[M][TILE_PANELS]) {
+    const uint16_t* panels[TILE_PANELS] = {(const uint16_t*)first, (const uint16_t*)second};
+    const float* values = a.values + row * a.stride;
+    for (int m = 0; m < M; m++)
+        for (int p = 0; p < TILE_PANELS; p++) total[m][p] = all(0.0f);
+    for (int64_t k = 0; k < cols; k++) {
+#pragma GCC unroll 2
+        for (int p = 0; p < TILE_PANELS; p++) {
+            const uint16_t* line = panels[p] + k * LANES;
+            prefetch(line + PREFETCH_BYTES / 2);
+            const Floats weight = KIND == Kind::FLOAT16 ? load_halves(line) : load_bfloats(line);
+#pragma GCC unroll 8
+            for (int m = 0; m < M; m++) total[m][p] = fma(weight, all(values[m * a.stride + k]), total[m][p]);
+        }
+    }
+}
+
+// Where a tile's result goes.
+struct Output {
+    float* to = nullptr;
+    int64_t stride = 0;
+    enum { PUT, ADD, GATE } how = PUT;  // GATE: the two panels are gate and up of the same outputs: silu(gate) * up
+};
+
+LANES_INLINE Floats silu(Floats x) { return x / (all(1.0f) + exp(all(0.0f) - x)); }
+
+LANES_INLINE void put_panel(const Output& out, int64_t row, int64_t panel, int64_t rows, Floats x, const float* bias) {
+    const int64_t first = panel * PANEL_ROWS;
+    float* to = out.to + row * out.stride + first;
+    if (first + PANEL_ROWS <= rows) {
+        if (bias) x = x + load(bias + first);
+        if (out.how == Output::ADD) x = x + load(to);
+        store(to, x);
+        return;
+    }
+    float lanes[LANES];
+    store(lanes, x);
+    for (int64_t i = 0; i < rows - first; i++) {
+        const float value = bias ? lanes[i] + bias[first + i] : lanes[i];
+        to[i] = out.how == Output::ADD ? to[i] + value : value;
+    }
+}
+
+template <int KIND, int GROUP, int M>
+void tile(const Matrix& weights, const Matrix& other, int64_t panel, const Activations& a, int64_t row, const Output& out) {
+    const bool is_gate = out.how == Output::GATE;
+    const bool is_alone = !is_gate && panel + 1 >= weights.panels();
+    const uint8_t* first = weights.panel(panel);
+    const uint8_t* second = is_gate ? other.panel(panel) : is_alone ? first : weights.panel(panel + 1);
+    Floats total[M][TILE_PANELS];
+    if constexpr (KIND >= Kind::FLOAT16)
+        float_tile<KIND, M>(first, second, a, row, weights.cols, total);
+    else
+        integer_tile<KIND, GROUP, M>(first, second, a, row, total);
+    for (int m = 0; m < M; m++) {
+        if (is_gate) {
+            put_panel(out, row + m, panel, weights.rows, silu(total[m][0]) * total[m][1], nullptr);
+        } else {
+            put_panel(out, row + m, panel, weights.rows, total[m][0], weights.bias);
+            if (!is_alone) put_panel(out, row + m, panel + 1, weights.rows, total[m][1], weights.bias);
+        }
+    }
+}
+
+// All rows of activations against the panels that begin at `panel`, in tiles of nearly equal height.
+template <int KIND, int GROUP>
+void all_rows(const Matrix& weights, const Matrix& other, int64_t panel, const Activations& a, const Output& out) {
+    const int64_t tiles = (a.rows + TILE_ROWS - 1) / TILE_ROWS;
+    for (int64_t i = 0; i < tiles; i++) {
+        const int64_t row = a.rows * i / tiles;
+        switch (a.rows * (i + 1) / tiles - row) {
+            case 1: tile<KIND, GROUP, 1>(weights, other, panel, a, row, out); break;
+            case 2: tile<KIND, GROUP, 2>(weights, other, panel, a, row, out); break;
+#if defined(__AVX512F__)
+            case 3: tile<KIND, GROUP, 3>(weights, other, panel, a, row, out); break;
+            case 4: tile<KIND, GROUP, 4>(weights, other, panel, a, row, out); break;
+            case 5: tile<KIND, GROUP, 5>(weights, other, panel, a, row, out); break;
+            case 6: tile<KIND, GROUP, 6>(weights, other, panel, a, row, out); break;
+#endif
+        }
+    }
+}
+
+typedef void (*PanelKernel)(const Matrix&, const Matrix&, int64_t, const Activations&, const Output&);
+
+inline PanelKernel panel_kernel(const Matrix& weights) {
+    const bool wide = weights.group == 128;
+    switch (weights.kind) {
+        case Kind::INT4: return wide ? all_rows<Kind::INT4, 128> : all_rows<Kind::INT4, 32>;
+        case Kind::INT4Z: return wide ? all_rows<Kind::INT4Z, 128> : all_rows<Kind::INT4Z, 32>;
+        case Kind::NF4: return wide ? all_rows<Kind::NF4, 128> : all_rows<Kind::NF4, 32>;
+        case Kind::INT8: return wide ? all_rows<Kind::INT8, 128> : all_rows<Kind::INT8, 32>;
+        case Kind::FLOAT16: return all_rows<Kind::FLOAT16, 32>;
+        default: return all_rows<Kind::BFLOAT16, 32>;
+    }
+}
+
+// One of several products with the same activations, to be done in one go.
+struct Product {
+    const Matrix* weights;
+    Output out;
+    const Matrix* up = nullptr;  // for GATE
+};
+
+inline void multiply(const Product* products, int count, const Activations& a) {
+    constexpr int64_t LEAST_WORK = 1 << 20;  // multiplications that are worth a chunk of their own
+    struct Part {
+        const Product* product;
+        int64_t first, panels, per_chunk;
+    } parts[3];
+    int64_t chunks = 0;
+    for (int i = 0; i < count; i++) {
+        const Matrix& weights = *products[i].weights;
+        const int64_t step = products[i].out.how == Output::GATE ? 1 : TILE_PANELS;
+        const int64_t work = PANEL_ROWS * weights.cols * a.rows;
+        const int64_t least = (LEAST_WORK / work + step) / step * step;
+        const int64_t even = (weights.panels() / 32 + step - 1) / step * step;  // so many chunks are fine enough
+        const int64_t per_chunk = least > even ? least : even;
+        parts[i] = {&products[i], chunks, weights.panels(), per_chunk};
+        chunks += (weights.panels() + per_chunk - 1) / per_chunk;
+    }
+    parallel(chunks, [&](int64_t chunk, int) {
+        int i = count - 1;
+        while (parts[i].first > chunk) i--;
+        const Part& part = parts[i];
+        const Product& product = *part.product;
+        const PanelKernel kernel = panel_kernel(*product.weights);
+        const int64_t step = product.out.how == Output::GATE ? 1 : TILE_PANELS;
+        const int64_t begin = (chunk - part.first) * part.per_chunk;
+        const int64_t end = begin + part.per_chunk < part.panels ? begin + part.per_chunk : part.panels;
+        for (int64_t panel = begin; panel < end; panel += step)
+            kernel(*product.weights, product.up ? *product.up : *product.weights, panel, a, product.out);
+    });
+}
+
+// One row to 8 bits: each group of columns by its largest magnitude; what fills up the last record is zero.
+inline void quantise_row(const float* x, int64_t cols, int64_t padded, int group, int8_t* codes, float* scales,
+                         int32_t* sums) {
+    for (int64_t first = 0; first < padded; first += group) {
+        float values[128];
+        const float* from = x + first;
+        if (first + group > cols) {
+            const int64_t left = cols > first ? cols - first : 0;
+            for (int64_t i = 0; i < group; i++) values[i] = i < left ? from[i] : 0.0f;
+            from = values;
+        }
+        Floats most = all(0.0f);
+        for (int i = 0; i < group; i += LANES) most = max(most, magnitude(load(from + i)));
+        const float largest_value = largest(most);
+        // A group too small to have an inverse is all zeros.
+        const float inverse = largest_value > 127.0f / 3.4028235e38f ? 127.0f / largest_value : 0.0f;
+        Ints total = all_ints(0);
+        for (int i = 0; i < group; i += LANES) {
+            const Ints whole = to_ints(nearest(load(from + i) * all(inverse)));
+            total = total + whole;
+#if defined(__AVX512F__)
+            _mm_storeu_si128((__m128i*)(codes + first + i), _mm512_cvtepi32_epi8((__m512i)whole.part[0]));
+#else
+            int32_t lanes[LANES];
+            std::memcpy(lanes, &whole, sizeof lanes);
+            for (int j = 0; j < LANES; j++) codes[first + i + j] = int8_t(lanes[j]);
+#endif
+        }
+        int32_t lanes[LANES];
+        std::memcpy(lanes, &total, sizeof lanes);
+        int32_t whole_sum = 0;
+        for (int j = 0; j < LANES; j++) whole_sum += lanes[j];
+        scales[first / group] = largest_value / 127.0f;
+        sums[first / group] = whole_sum;
+    }
+}
+
+}  // namespace ISA_NAMESPACE

@@ -1,0 +1,152 @@
+// The layers of a vision tower as one call, after its patches have been embedded.
+
+#pragma once
+
+#include <algorithm>
+
+#include "activations.hpp"
+#include "attention.hpp"
+#include "graph.hpp"
+#include "steps.hpp"
+
+namespace ISA_NAMESPACE {
+
+using llavakit::Tower;
+using llavakit::TowerLayer;
+using llavakit::Workspace;
+
+class TowerRun {
+   public:
+    TowerRun(const Tower& tower, float* x, int64_t views, int64_t seq, Deal deal)
+        : tower_(tower),
+          x_(x),
+          views_(views),
+          seq_(seq),
+          rows_(views * seq),
+          blocks_((seq + BLOCK - 1) / BLOCK),
+          normed_(deal.take<float>(threads() * tower.dim)),
+          queries_(deal.take<float>(rows_ * tower.dim)),
+          keys_(deal.take<float>(rows_ * tower.dim)),
+          values_(deal.take<float>(rows_ * tower.dim)),
+          inner_(deal.take<float>(rows_ * tower.inner)),
+          scores_(deal.take<float>(threads() * TILE_QUERIES * blocks_ * BLOCK)),
+          cache_(deal.take<uint16_t>(views * tower.heads * head_stride())),
+          table_(deal.take<int32_t>(blocks_)),
+          attention_in_(deal, rows_, tower.layers[0].q),
+          attention_out_(deal, rows_, tower.layers[0].out),
+          mlp_in_(deal, rows_, tower.layers[0].fc1),
+          mlp_out_(deal, rows_, tower.layers[0].fc2),
+          used_(deal.used()) {}
+
+    size_t bytes() const { return used_; }
+
+    void run() {
+        for (int64_t i = 0; i < blocks_; i++) table_[i] = int32_t(i);
+        for (int64_t layer = 0; layer < tower_.num_layers; layer++) {
+            attention(tower_.layers[layer]);
+            mlp(tower_.layers[layer]);
+        }
+    }
+
+   private:
+    int64_t block_stride() const { return 2 * BLOCK * tower_.head_dim; }
+    int64_t head_stride() const { return blocks_ * block_stride(); }
+
+    void norm_into(Prepared& prepared, const float* weight, const float* bias) {
+        over_rows(rows_, tower_.dim, [&](int64_t row) {
+            float* normed = normed_ + thread_number() * tower_.dim;
+            layer_norm(x_ + row * tower_.dim, weight, bias, tower_.dim, tower_.eps, normed);
+            prepared.put(row, normed);
+        });
+    }
+
+    void attention(const TowerLayer& layer) {
+        norm_into(attention_in_, layer.norm1, layer.norm1_bias);
+        const Product products[] = {{&layer.q, {queries_, tower_.dim, Output::PUT}},
+                                    {&layer.k, {keys_, tower_.dim, Output::PUT}},
+                                    {&layer.v, {values_, tower_.dim, Output::PUT}}};
+        multiply(products, 3, attention_in_.get());
+        over_rows(rows_, 3 * tower_.dim, [&](int64_t row) { remember(row); });
+        const int64_t tiles = (seq_ + TILE_QUERIES - 1) / TILE_QUERIES;
+        parallel(views_ * tower_.heads * tiles, [&](int64_t job, int) {
+            const int64_t head = job / tiles, tile = job % tiles;  // head: of all views
+            const int64_t first = tile * TILE_QUERIES;
+            attend_tile(head / tower_.heads, head % tower_.heads, first, std::min<int64_t>(seq_ - first, TILE_QUERIES));
+        });
+        over_rows(rows_, tower_.dim, [&](int64_t row) { attention_out_.put(row, queries_ + row * tower_.dim); });
+        const Product product{&layer.out, {x_, tower_.dim, Output::ADD}};
+        multiply(&product, 1, attention_out_.get());
+    }
+
+    void remember(int64_t row) {
+        const int64_t view = row / seq_, position = row % seq_, head_dim = tower_.head_dim;
+        const Floats shorter = all(1.0f / std::sqrt(float(head_dim)));
+        for (int64_t head = 0; head < tower_.heads; head++) {
+            const int64_t at = row * tower_.dim + head * head_dim;
+            uint16_t* keys = cache_ + (view * tower_.heads + head) * head_stride() + position / BLOCK * block_stride();
+            uint16_t* values = keys + BLOCK * head_dim + position % BLOCK * head_dim;
+            for (int64_t d = 0; d < head_dim; d += LANES) {
+                uint16_t halves[LANES];
+                store_halves(halves, load(keys_ + at + d));
+                for (int i = 0; i < LANES; i++) keys[(d + i) * BLOCK + position % BLOCK] = halves[i];
+                store_halves(values + d, load(values_ + at + d));
+                store(queries_ + at + d, load(queries_ + at + d) * shorter);
+            }
+        }
+    }
+
+    void attend_tile(int64_t view, int64_t head, int64_t first, int64_t count) {
+        switch (count) {
+            case 1: return attend_some<1>(view, head, first);
+            case 2: return attend_some<2>(view, head, first);
+#if defined(__AVX512F__)
+            case 3: return attend_some<3>(view, head, first);
+            case 4: return attend_some<4>(view, head, first);
+            case 5: return attend_some<5>(view, head, first);
+            case 6: return attend_some<6>(view, head, first);
+#endif
+        }
+    }
+
+    template <int M>
+    void attend_some(int64_t view, int64_t head, int64_t first) {
+        Queries<M> queries;
+        for (int m = 0; m < M; m++) {
+            float* at = queries_ + (view * seq_ + first + m) * tower_.dim + head * tower_.head_dim;
+            queries.query[m] = at;
+            queries.mixed[m] = at;  // a tile has read its queries when it begins to write
+            queries.limit[m] = seq_;
+        }
+        const HeadBlocks blocks{cache_ + (view * tower_.heads + head) * head_stride(), table_, block_stride()};
+        attend<M>(queries, blocks, int(tower_.head_dim), scores_ + thread_number() * TILE_QUERIES * blocks_ * BLOCK);
+    }
+
+    void mlp(const TowerLayer& layer) {
+        norm_into(mlp_in_, layer.norm2, layer.norm2_bias);
+        const Product wide{&layer.fc1, {inner_, tower_.inner, Output::PUT}};
+        multiply(&wide, 1, mlp_in_.get());
+        over_rows(rows_, tower_.inner, [&](int64_t row) {
+            activate(inner_ + row * tower_.inner, tower_.inner, tower_.activation);
+            mlp_out_.put(row, inner_ + row * tower_.inner);
+        });
+        const Product product{&layer.fc2, {x_, tower_.dim, Output::ADD}};
+        multiply(&product, 1, mlp_out_.get());
+    }
+
+    const Tower& tower_;
+    float* x_;
+    const int64_t views_, seq_, rows_, blocks_;
+    float *normed_, *queries_, *keys_, *values_, *inner_, *scores_;
+    uint16_t* cache_;
+    int32_t* table_;
+    Prepared attention_in_, attention_out_, mlp_in_, mlp_out_;
+    const size_t used_;
+};
+
+// The hidden states of [views, seq, dim] after all layers, in place.
+inline void tower_run(const Tower& tower, float* x, int64_t views, int64_t seq, Workspace& workspace) {
+    const size_t bytes = TowerRun(tower, x, views, seq, Deal()).bytes();
+    TowerRun(tower, x, views, seq, Deal(workspace.reserve(bytes))).run();
+}
+
+}  // namespace ISA_NAMESPACE
