@@ -118,7 +118,7 @@ def peers(
         list[str] | None, typer.Argument(metavar="[PEER]...", help="Who.  [default: all there are]")
     ] = None,
     shapes: Annotated[str, typer.Option(help="The shapes that all have.")] = DEFAULT_SHAPES,
-    scheme: Annotated[str, typer.Option(help="The number format of our own weights.")] = "bfloat16",
+    scheme: Annotated[str, typer.Option(help="The number format of our own weights.")] = "int4-g32",
     rounds: RoundsOption = 5,
     threads: Annotated[int, typer.Option(min=1, help="CPU threads of each.")] = 2,
     cache: Annotated[Path, typer.Option(help="Where the peers' models are kept.", file_okay=False)] = Path(
