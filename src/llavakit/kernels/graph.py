@@ -98,7 +98,7 @@ class NativeDecoder:
         tokens: Int[Tensor, " rows"],
         positions: Int[Tensor, " rows"],
         starts: Int[Tensor, " sequences_and_one"],
-        tables: Int[Tensor, "sequences blocks"],
+        tables: Int[Tensor, "sequences blocks_of_one"],
         cache: Float16[Tensor, "layers blocks numbers"],
         wanted: Int[Tensor, " wanted"],
         embeds: Float[Tensor, "embedded dim"] | None = None,
