@@ -5,11 +5,14 @@
 # make sanitize    the kernels' own tests, under the sanitizers for addresses and undefined behaviour
 # make lint        style and layers
 # make docs        the parts of docs/ that are printed by running the code
+# make bench       benchmarks/peers.json: us beside llama.cpp, transformers and OpenVINO at LLaVA-1.5-7B shapes, and the
+#                  pages that show it; the first time it builds llama.cpp (minutes); PEERS="llama.cpp" chooses among them
 # make compatibility    docs/compatibility.md: every comparison with another implementation, run anew
 
 PYTHON ?= python3
 BIN := .venv/bin
-PIP := $(BIN)/python -m pip --disable-pip-version-check install --quiet -c constraints.txt
+PIP_ARGUMENTS := --disable-pip-version-check install --quiet
+PIP := $(BIN)/python -m pip $(PIP_ARGUMENTS) -c constraints.txt
 NATIVE := src/llavakit/kernels/native
 NATIVE_SOURCES := $(wildcard $(NATIVE)/*)
 CMAKE := $(BIN)/cmake -S $(NATIVE) -G Ninja -DCMAKE_MAKE_PROGRAM=$(CURDIR)/$(BIN)/ninja
@@ -17,7 +20,7 @@ SANITIZERS := -fsanitize=address,undefined
 PYTEST := OMP_NUM_THREADS=1 TOKENIZERS_PARALLELISM=false $(BIN)/python -m pytest -n 2
 
 .DEFAULT_GOAL := demo
-.PHONY: demo test test-all native sanitize lint docs compatibility clean
+.PHONY: demo test test-all native sanitize lint docs bench compatibility clean
 
 demo: .venv/.native
 	@$(BIN)/llava chat examples/drawing.png < examples/questions.txt
@@ -41,12 +44,18 @@ docs: .venv/.package
 	$(BIN)/python docs/make_rosetta.py
 	$(BIN)/python docs/make_quantization.py
 	$(BIN)/python docs/make_walkthrough.py
+	$(BIN)/python docs/make_speed.py
+
+# With arguments of one's own: make bench BENCH="--rounds 7 --scheme int8"
+bench: .venv-bench/.peers .venv/.native
+	.venv-bench/bin/llava bench peers $(PEERS) --out benchmarks/peers.json $(BENCH)
+	.venv-bench/bin/python docs/make_speed.py
 
 compatibility: .venv/.development
 	OMP_NUM_THREADS=1 $(BIN)/python docs/make_compatibility.py
 
 clean:
-	rm -rf .venv build dist src/llavakit/kernels/_native.* src/*.egg-info .pytest_cache .ruff_cache .hypothesis .import_linter_cache .grimp_cache
+	rm -rf .venv .venv-bench build dist src/llavakit/kernels/_native.* src/*.egg-info .pytest_cache .ruff_cache .hypothesis .import_linter_cache .grimp_cache
 
 # The files below are stamps: a second `make` finds them and installs nothing.
 
@@ -83,4 +92,15 @@ build/.sanitized: .venv/.package $(NATIVE_SOURCES) $(wildcard tests/kernels/nati
 	  $(CMAKE) -B build/sanitize -DLLAVAKIT_TESTS=ON "-DLLAVAKIT_FLAGS=$(SANITIZERS)" >build/sanitize.log && \
 	  $(BIN)/cmake --build build/sanitize >>build/sanitize.log && build/sanitize/kernel_tests; \
 	else echo "No C++ compiler with sanitizers: the kernels' own tests are skipped." >&2; fi
+	@touch $@
+
+# The others, in a place of their own: their versions are those of benchmarks/requirements.txt, which the project's own
+# tests do not share. llama.cpp is compiled for this very processor, as whoever wants speed would.
+.venv-bench/.peers: .venv/.package benchmarks/requirements.txt
+	@echo "Installing what llavakit is compared with into .venv-bench, and building llama.cpp: some minutes, once."
+	$(PYTHON) -m venv .venv-bench
+	.venv-bench/bin/python -m pip $(PIP_ARGUMENTS) -c constraints.txt scikit-build-core nanobind cmake ninja
+	.venv-bench/bin/python -m pip $(PIP_ARGUMENTS) -c constraints.txt --no-build-isolation -e . transformers
+	CMAKE_ARGS="-DGGML_NATIVE=ON -DLLAMA_BUILD_TESTS=OFF -DLLAMA_BUILD_EXAMPLES=OFF -DLLAMA_BUILD_SERVER=OFF" \
+	  .venv-bench/bin/python -m pip $(PIP_ARGUMENTS) --no-binary llama-cpp-python -r benchmarks/requirements.txt
 	@touch $@

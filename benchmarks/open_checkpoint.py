@@ -35,8 +35,8 @@ from llavakit.checkpoint.rename import rename_back
 from llavakit.checkpoint.save import write_folder
 from llavakit.checkpoint.tables import LLAVA_HF, ORIGINAL, Table
 from llavakit.checkpoint.tokenizer_files import read_tokenizer
+from llavakit.circumstances import circumstances
 from llavakit.config import LlavaConfig
-from llavakit.evaluate.circumstances import circumstances
 from llavakit.kernels.packed import pack
 from llavakit.model import Llava
 from llavakit.quantize.apply import make_room

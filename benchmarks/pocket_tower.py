@@ -17,8 +17,8 @@ from pathlib import Path
 import torch
 
 from llavakit.checkpoint.reader import stored_tensors
+from llavakit.circumstances import circumstances
 from llavakit.data.collate import IGNORE
-from llavakit.evaluate.circumstances import circumstances
 from llavakit.train.overrides import recipe_config
 from llavakit.train.setup import prepare
 from llavakit.train.stages import STAGES

@@ -33,9 +33,9 @@ from torch.nn import functional as F
 
 from llavakit.checkpoint.load import Loaded, load
 from llavakit.checkpoint.quantizing import quantize_checkpoint
+from llavakit.circumstances import circumstances, digest
 from llavakit.data.collate import Sample
 from llavakit.engine.engine import Engine
-from llavakit.evaluate.circumstances import circumstances, digest
 from llavakit.evaluate.likeness import answer_logits
 from llavakit.evaluate.prompts import hidden_states, observe, prompts
 from llavakit.evaluate.run import ask, choose

@@ -50,7 +50,7 @@ def measure() -> dict[str, Any]:
     """Run the comparisons; raises SystemExit where one fails."""
     from torch import device
 
-    from llavakit.evaluate.circumstances import circumstances
+    from llavakit.circumstances import circumstances
 
     told = circumstances(device("cpu"))
     told["versions"] |= {package: version(package) for package in ORACLES}

@@ -19,7 +19,7 @@ import yaml
 
 from llavakit.checkpoint.load import load
 from llavakit.checkpoint.save import save
-from llavakit.evaluate.circumstances import digest
+from llavakit.circumstances import digest
 
 HERE = Path(__file__).parent
 ROOT = HERE.parent

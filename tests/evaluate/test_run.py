@@ -10,12 +10,12 @@ from typing import Any
 
 import pytest
 
+from llavakit import circumstances
 from llavakit.checkpoint.load import Loaded, load
 from llavakit.cli.main import main
 from llavakit.data.records import DataError
 from llavakit.engine.reference import generate
 from llavakit.engine.sampling import SamplingParams
-from llavakit.evaluate import circumstances
 from llavakit.evaluate.report import summarize
 from llavakit.evaluate.run import MAX_TOKENS, choose, run
 from llavakit.evaluate.task import Answer, Grade, Question

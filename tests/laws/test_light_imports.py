@@ -27,7 +27,7 @@ def test_plain_data_is_light(module: str) -> None:
     [["--help"], ["--version"]]
     + [
         [name, "--help"]
-        for name in ("ask", "chat", "train", "show", "doctor", "parity", "scenes", "pull", "list", "rm")
+        for name in ("ask", "chat", "train", "show", "doctor", "parity", "scenes", "pull", "list", "rm", "bench")
     ],
 )
 def test_help_is_light(arguments: list[str]) -> None:

@@ -11,6 +11,7 @@ import typer
 
 from llavakit import __version__
 from llavakit.cli.ask import ask
+from llavakit.cli.bench import bench
 from llavakit.cli.chat import chat
 from llavakit.cli.doctor import doctor
 from llavakit.cli.evaluate import evaluate
@@ -41,6 +42,7 @@ for command in (ask, chat, show, doctor, parity, train, evaluate, scenes, pull, 
     app.command()(command)
 app.command("import")(import_model)
 app.command("list")(list_models)
+app.add_typer(bench)
 
 
 def _print_version(wanted: bool) -> None:

@@ -43,7 +43,7 @@ def show(
 
 def _facts(folder: Path, contents: Contents, image_size: str | None, *, known_licence: str) -> dict[str, Any]:
     """What --json prints, and the text stands on; sizes in bytes."""
-        "kernels": {"instruction_set": kernels.instruction_set(), "threads": kernels.num_threads()},
+    from llavakit import kernels
     from llavakit.checkpoint.card import licence_of
     from llavakit.checkpoint.describe import variant
     from llavakit.model.empty import empty

@@ -10,10 +10,10 @@ from time import perf_counter
 from typing import Any
 
 from llavakit.checkpoint.load import Loaded
+from llavakit.circumstances import circumstances, digest
 from llavakit.data.records import DataError
 from llavakit.engine.engine import Engine
 from llavakit.engine.sampling import SamplingParams
-from llavakit.evaluate.circumstances import circumstances, digest
 from llavakit.evaluate.report import summarize
 from llavakit.evaluate.task import Answer, Question, Questions, Task
 from llavakit.processing.conversation import Conversation

@@ -12,6 +12,7 @@
 
 #include "kernels.hpp"
 #include "pool.hpp"
+#include "probe.hpp"
 
 namespace nb = nanobind;
 using nb::literals::operator""_a;
@@ -196,6 +197,8 @@ NB_MODULE(_native, module) {
     module.def("cores", cores);
     module.def("threads", threads);
     module.def("set_threads", set_threads, "count"_a);
+    module.def("probe_read_bandwidth", probe_read_bandwidth, "threads"_a, nb::call_guard<nb::gil_scoped_release>());
+    module.def("probe_int8_rate", probe_int8_rate, "threads"_a, nb::call_guard<nb::gil_scoped_release>());
     nb::class_<Matrix>(module, "Matrix");
     module.def("matrix", matrix, "data"_a, "rows"_a, "cols"_a, "kind"_a, "group"_a, "bias"_a.none());
     module.def("matmul", matmul, "weights"_a, "x"_a, "to"_a);

@@ -54,7 +54,7 @@ def _cpu_model() -> str:
 
 def _commit() -> str | None:
     """The commit of the code that runs, marked where it has been changed since; None outside a clone."""
-    folder = Path(__file__).parents[1]
+    folder = Path(__file__).parent
     asked = ("git", "-C", str(folder), "describe", "--always", "--abbrev=40", "--dirty=+changes", "--exclude=*")
     try:
         told = subprocess.run(asked, capture_output=True, text=True, timeout=20, check=True)

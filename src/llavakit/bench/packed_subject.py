@@ -1,0 +1,120 @@
+"""A model of given shapes with random packed weights, run by the native graphs."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from llavakit.config import LlavaConfig
+from llavakit.kernels import matmul
+from llavakit.kernels.graph import BLOCK, DecoderLayer, Matrix, NativeDecoder, NativeTower, TowerLayer
+from llavakit.kernels.packed import Kind, Packed, packed_bytes, record_bytes
+from llavakit.model.layers import rotary_frequencies
+from llavakit.model.vision import VisionEmbeddings
+
+TOWER: tuple[Kind, int] = ("int8", 128)  # the tower's matrices, and those of the output head
+
+
+def random_packed(rows: int, cols: int, kind: Kind, group: int) -> Packed:
+    """One random record, again and again: drawing billions of numbers would take minutes."""
+    size, whole = record_bytes(kind, group), packed_bytes(rows, cols, kind, group)
+    record = torch.randint(1, 256, (size,), dtype=torch.uint8, generator=torch.Generator().manual_seed(0))
+    record[-64:] = torch.full((32,), 0.002, dtype=torch.float16).view(torch.uint8)
+    return Packed(record.repeat(whole // size), rows, cols, kind, group)
+
+
+class PackedSubject:
+    """`kind` and `group` are those of the language model's matrices; its head and the tower are int8."""
+
+    def __init__(self, config: LlavaConfig, kind: Kind, group: int) -> None:
+        self._config, self._language = config, config.language
+        self._embeddings = VisionEmbeddings(config.vision).requires_grad_(False)
+        self._pixels = torch.randn(1, 3, config.vision.image_size, config.vision.image_size)
+        self._tower, self._projector = _tower(config), _projector(config)
+        self._packed: list[Packed] = []
+        self._decoder = self._new_decoder(kind, group)
+        self._cache = self._decoder.new_cache(-(-self._language.max_positions // BLOCK))
+
+    def _new_decoder(self, kind: Kind, group: int) -> NativeDecoder:
+        language = self._language
+        dim, inner = language.hidden_size, language.intermediate_size
+        heads, kv = language.num_heads * language.head_dim, language.num_kv_heads * language.head_dim
+
+        def matrix(rows: int, cols: int) -> Matrix:
+            self._packed.append(random_packed(rows, cols, kind, group))
+            return Matrix(self._packed[-1])
+
+        layers = [
+            DecoderLayer(
+                torch.ones(dim), torch.ones(dim), matrix(heads, dim), matrix(kv, dim), matrix(kv, dim),
+                matrix(dim, heads), matrix(inner, dim), matrix(inner, dim), matrix(dim, inner),
+            )
+            for _ in range(language.num_layers)
+        ]  # fmt: skip
+        embedding, head = (random_packed(language.vocab_size, dim, *TOWER) for _ in range(2))
+        self._packed.append(head)
+        frequencies = rotary_frequencies(language.head_dim, theta=language.rope_theta)
+        angles = torch.arange(language.max_positions)[:, None] * frequencies
+        return NativeDecoder(
+            layers, num_heads=language.num_heads, num_kv_heads=language.num_kv_heads, head_dim=language.head_dim,
+            eps=language.rms_norm_eps, norm=torch.ones(dim), embedding=embedding, head=head,
+            cosine=angles.cos(), sine=angles.sin(),
+        )  # fmt: skip
+
+    @torch.inference_mode()
+    def encode(self) -> None:
+        features = self._tower.run(self._embeddings(self._pixels))[0, -self._config.vision.num_features :]
+        for index, packed in enumerate(self._projector):
+            features = matmul(packed, torch.nn.functional.gelu(features) if index else features)
+
+    def prefill(self, tokens: int, start: int) -> None:
+        self._step(self._cache, tokens, start, 1)
+
+    def decode(self, steps: int, start: int, batch: int) -> None:
+        cache = self._cache
+        if batch > 1:
+            cache = self._decoder.new_cache(batch * -(-(start + steps) // BLOCK)).zero_()
+        for step in range(steps):
+            self._step(cache, 1, start + step, batch)
+
+    def _step(self, cache: Tensor, count: int, start: int, batch: int) -> None:
+        blocks = cache.shape[1] // batch
+        rows = torch.arange(batch * count, dtype=torch.int32)
+        self._decoder.step(
+            rows * 31 % self._language.vocab_size,
+            (start + rows % count).int(),
+            torch.arange(0, (batch + 1) * count, count, dtype=torch.int32),
+            torch.arange(batch * blocks, dtype=torch.int32).view(batch, blocks),
+            cache,
+            torch.arange(count - 1, batch * count, count, dtype=torch.int32),
+        ).argmax(-1)
+
+    @property
+    def decode_bytes(self) -> int:
+        return sum(len(packed.data) for packed in self._packed)
+
+
+def _tower(config: LlavaConfig) -> NativeTower:
+    vision = config.vision
+    width, inner = vision.hidden_size, vision.intermediate_size
+
+    def matrix(rows: int, cols: int) -> Matrix:
+        return Matrix(random_packed(rows, cols, *TOWER), torch.zeros(rows))
+
+    layers = [
+        TowerLayer(
+            torch.ones(width), torch.zeros(width), torch.ones(width), torch.zeros(width), matrix(width, width),
+            matrix(width, width), matrix(width, width), matrix(width, width),
+            matrix(inner, width), matrix(width, inner),
+        )
+        for _ in range(vision.num_used_layers)
+    ]  # fmt: skip
+    return NativeTower(
+        layers, dim=width, num_heads=vision.num_heads, eps=vision.layer_norm_eps, activation=vision.activation
+    )
+
+
+def _projector(config: LlavaConfig) -> list[Packed]:
+    width, dim = config.vision.hidden_size, config.language.hidden_size
+    sizes = [(dim, width), (dim, dim)] if config.projector.kind == "mlp2x_gelu" else [(dim, width)]
+    return [random_packed(rows, cols, *TOWER) for rows, cols in sizes]

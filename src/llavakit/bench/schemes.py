@@ -1,0 +1,43 @@
+"""A model of given shapes in a given number format, ready to be measured: the table of formats."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from functools import partial
+from types import MappingProxyType
+
+import torch
+
+from llavakit.bench.packed_subject import PackedSubject
+from llavakit.bench.shapes import random_model
+from llavakit.bench.subject import Subject, TorchSubject
+from llavakit.config import LlavaConfig, nearest
+from llavakit.kernels import instruction_set, native, set_num_threads
+
+
+def _float(config: LlavaConfig, dtype: torch.dtype) -> Subject:
+    return TorchSubject(random_model(config, dtype=dtype))
+
+
+FLOATS = ("float32", "bfloat16")
+SCHEMES: Mapping[str, Callable[[LlavaConfig], Subject]] = MappingProxyType(
+    {
+        "float32": partial(_float, dtype=torch.float32),
+        "bfloat16": partial(_float, dtype=torch.bfloat16),
+        "int4-g32": partial(PackedSubject, kind="int4", group=32),
+        "int4-g128": partial(PackedSubject, kind="int4", group=128),
+        "int8": partial(PackedSubject, kind="int8", group=128),
+        "nf4": partial(PackedSubject, kind="nf4", group=32),
+    }
+)
+
+
+def make_subject(config: LlavaConfig, scheme: str, *, threads: int) -> Subject:
+    """Raises ValueError for an unknown scheme, and for a packed one where the native kernels are not built."""
+    if scheme not in SCHEMES:
+        raise ValueError(f"there is no scheme called {scheme!r}: {nearest(scheme, list(SCHEMES))}")
+    if scheme not in FLOATS and native is None:
+        raise ValueError(f"{scheme} is measured with the native kernels ({instruction_set()}): take one of {FLOATS}")
+    torch.set_num_threads(threads)
+    set_num_threads(threads)
+    return SCHEMES[scheme](config)

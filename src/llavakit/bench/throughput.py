@@ -1,0 +1,48 @@
+"""Many conversations together: how much more is spoken in all, and how much slower each becomes."""
+
+from __future__ import annotations
+
+from time import perf_counter
+from typing import Any
+
+from llavakit.bench.figures import figure
+from llavakit.bench.probe import probe
+from llavakit.bench.subject import Subject
+from llavakit.config import LlavaConfig
+
+
+def measure(
+    subject: Subject, config: LlavaConfig, *, counts: list[int], context: int, steps: int, threads: int, rounds: int
+) -> dict[str, Any]:
+    """Tokens a second of `n` conversations in all, for every n in turn, each `context` tokens long."""
+    if context + steps > config.language.max_positions:
+        raise ValueError(
+            f"{context} tokens and {steps} more do not fit into the context of {config.language.max_positions}: "
+            "ask for a shorter one"
+        )
+    for count in counts:
+        subject.decode(1, context, count) if count > 1 else _read(subject, context)
+    rates: dict[int, list[float]] = {count: [] for count in counts}
+    bandwidths = []
+    for _ in range(rounds):
+        bandwidths.append(probe(threads).read_gbps)
+        for count in counts:
+            start = perf_counter()
+            subject.decode(steps, context, count)
+            rates[count].append(count * steps / (perf_counter() - start))
+    least = min(counts)
+    return {
+        "tokens_per_s": {str(count): figure(found) for count, found in rates.items()},
+        f"times_{least}": {
+            str(count): figure([many / few for many, few in zip(rates[count], rates[least], strict=True)])
+            for count in counts
+        },
+        "read_gbps": figure(bandwidths),
+        "context": context,
+        "rounds": rounds,
+    }
+
+
+def _read(subject: Subject, context: int) -> None:
+    subject.prefill(context, 0)
+    subject.decode(1, context, 1)

@@ -1,0 +1,209 @@
+"""`llava bench`: how fast it is on this machine, alone and beside others. The last line printed is one JSON."""
+
+from __future__ import annotations
+
+import json
+import os
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from llavakit.cli.options import ThreadsOption
+
+if TYPE_CHECKING:
+    from llavakit.checkpoint.load import Loaded
+
+bench = typer.Typer(
+    name="bench",
+    help="How fast it is on this machine. The last line is everything as one JSON.",
+    no_args_is_help=True,
+    rich_markup_mode=None,
+)
+
+_SHAPES_HELP = "Random weights of these shapes in place of a model; speed does not depend on values."
+_SCHEME_HELP = "The number format of those weights."
+_OUT_HELP = "Write the JSON here too."
+DEFAULT_SHAPES = "llava-1.5-7b"
+
+BenchedArgument = Annotated[str, typer.Argument(metavar="[MODEL]", help="A model, as for llava ask.")]
+ShapesOption = Annotated[str | None, typer.Option(help=_SHAPES_HELP)]
+SchemeOption = Annotated[str, typer.Option(help=_SCHEME_HELP)]
+RoundsOption = Annotated[int, typer.Option(min=1, help="How often everything is measured.")]
+OutOption = Annotated[Path | None, typer.Option(help=_OUT_HELP, dir_okay=False)]
+
+
+@bench.command()
+def latency(
+    model: BenchedArgument = "pocket",
+    shapes: ShapesOption = None,
+    scheme: SchemeOption = "bfloat16",
+    rounds: RoundsOption = 5,
+    max_tokens: Annotated[int, typer.Option(min=2, help="Longest answer of a real model, in tokens.")] = 64,
+    threads: ThreadsOption = None,
+    out: OutOption = None,
+) -> None:
+    """One conversation: the picture, the prompt, the words, and a second question about the same picture."""
+    from llavakit.bench.latency import measure_engine, measure_subject, noisy
+    from llavakit.bench.peers.jobs import Prompt
+    from llavakit.bench.report import figures_table
+    from llavakit.bench.schemes import make_subject
+    from llavakit.bench.shapes import find_shapes
+
+    count = _threads(threads)
+    if shapes is None:
+        found = measure_engine(_open(model, count), noisy(336), threads=count, rounds=rounds, max_tokens=max_tokens)
+    else:
+        config = find_shapes(shapes)
+        subject = make_subject(config, scheme, threads=count)
+        found = measure_subject(subject, config, prompt=Prompt(), threads=count, rounds=rounds)
+    named = {"model": model} if shapes is None else {"shapes": shapes, "scheme": scheme}
+    _print("latency", named | found, figures_table(found["figures"]), threads=count, out=out)
+
+
+@bench.command()
+def throughput(
+    model: BenchedArgument = "pocket",
+    shapes: ShapesOption = None,
+    scheme: SchemeOption = "bfloat16",
+    conversations: Annotated[str, typer.Option(help="How many at once, one number after the other.")] = "1,2,4,8",
+    context: Annotated[int, typer.Option(min=1, help="How long each is, in tokens.")] = 640,
+    steps: Annotated[int, typer.Option(min=1, help="How many tokens each speaks.")] = 16,
+    rounds: RoundsOption = 5,
+    threads: ThreadsOption = None,
+    out: OutOption = None,
+) -> None:
+    """Many conversations together: how many tokens a second in all."""
+    from llavakit.bench.report import throughput_table
+    from llavakit.bench.schemes import make_subject
+    from llavakit.bench.shapes import find_shapes
+    from llavakit.bench.subject import TorchSubject
+    from llavakit.bench.throughput import measure
+
+    counts = _numbers(conversations)
+    count = _threads(threads)
+    if shapes is None:
+        opened = _open(model, count).model
+        subject, config = TorchSubject(opened), opened.config
+    else:
+        config = find_shapes(shapes)
+        subject = make_subject(config, scheme, threads=count)
+    found = measure(subject, config, counts=counts, context=context, steps=steps, threads=count, rounds=rounds)
+    named = {"model": model} if shapes is None else {"shapes": shapes, "scheme": scheme}
+    _print("throughput", named | found, throughput_table(found), threads=count, out=out)
+
+
+@bench.command()
+def kernels(
+    shapes: Annotated[str, typer.Option(help="Whose matrices.")] = DEFAULT_SHAPES,
+    scheme: SchemeOption = "bfloat16",
+    rounds: RoundsOption = 5,
+    threads: ThreadsOption = None,
+    out: OutOption = None,
+) -> None:
+    """Every matrix product by itself, with 1, 8, 64 and 640 rows, beside what the machine could do."""
+    from llavakit.bench.kernels import measure
+    from llavakit.bench.report import products_table
+    from llavakit.bench.shapes import find_shapes
+
+    count = _threads(threads)
+    found = measure(find_shapes(shapes), scheme, threads=count, rounds=rounds)
+    named = {"shapes": shapes, "scheme": scheme}
+    _print("kernels", named | found, products_table(found), threads=count, out=out)
+
+
+@bench.command()
+def peers(
+    names: Annotated[
+        list[str] | None, typer.Argument(metavar="[PEER]...", help="Who.  [default: all there are]")
+    ] = None,
+    shapes: Annotated[str, typer.Option(help="The shapes that all have.")] = DEFAULT_SHAPES,
+    scheme: Annotated[str, typer.Option(help="The number format of our own weights.")] = "int4-g32",
+    rounds: RoundsOption = 5,
+    threads: Annotated[int, typer.Option(min=1, help="CPU threads of each.")] = 2,
+    cache: Annotated[Path, typer.Option(help="Where the peers' models are kept.", file_okay=False)] = Path(
+        ".data/bench"
+    ),
+    out: OutOption = None,
+) -> None:
+    """Ourselves beside llama.cpp, transformers and OpenVINO: the same jobs by turns, in one run (`make bench`)."""
+    from llavakit.bench.cost import works
+    from llavakit.bench.peers.run import Plan, described, free_memory, run
+    from llavakit.bench.peers.table import OURS, SCRIPTS, find_peers
+    from llavakit.bench.peers.targets import Facts, reached
+    from llavakit.bench.report import peers_table
+    from llavakit.bench.shapes import find_shapes
+
+    asked = find_peers([OURS, *names] if names else [])
+    if not SCRIPTS.is_dir():
+        raise ValueError(
+            f"the others' workers are scripts of the repository, and {SCRIPTS} is not there: run it in a clone"
+        )
+    here = [peer for peer in asked if _is_here(peer.name, peer.missing(), is_asked_for=bool(names))]
+    config = find_shapes(shapes)
+    plan = Plan(config, scheme, _threads(threads), rounds, cache.resolve() / shapes, free_memory())
+    found = run(here, plan, say=lambda line: typer.echo(line, err=True))
+    facts = Facts(plan.prompt, found.decode_bytes(plan))
+    result = {
+        "shapes": shapes,
+        "scheme": scheme,
+        "prompt": described(plan.prompt),
+        "rounds": rounds,
+        "ceilings": [one.ceilings.plain() for one in found.rounds],
+        "about": found.about,
+        "work": works(config, first=plan.prompt.first, second=plan.prompt.second, weight_bytes=found.weight_bytes),
+        "figures": found.figures(),
+        "targets": reached(found.rounds, facts, found.memory),
+        "failed": found.failed,
+    }
+    _print("peers", result, peers_table(result), threads=threads, out=out)
+
+
+def _is_here(name: str, missing: list[str], *, is_asked_for: bool) -> bool:
+    """Whether a peer can run; ValueError where it was asked for by name and cannot."""
+    if not missing:
+        return True
+    told = f"{name} needs the package {' and '.join(missing)}, which is not installed here: `make bench` installs it"
+    if is_asked_for:
+        raise ValueError(told)
+    typer.echo(f"left out: {told}", err=True)
+    return False
+
+
+def _threads(count: int | None) -> int:
+    """All cores, or as many as asked for; ValueError for more than there are."""
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    if count is not None and count > cores:
+        raise ValueError(
+            f"--threads is {count}, and there are {cores} cores: more threads would only wait for each other"
+        )
+    return count or cores
+
+
+def _numbers(text: str) -> list[int]:
+    try:
+        numbers = [int(part) for part in text.split(",")]
+    except ValueError:
+        numbers = []
+    if not numbers or min(numbers) < 1:
+        raise ValueError(f"--conversations is {text!r}: numbers of conversations with commas between, such as 1,2,4,8")
+    return numbers
+
+
+def _open(model: str, threads: int) -> Loaded:
+    from llavakit.cli.opening import open_model
+
+    return open_model(model, vision_tower=None, base=None, device="cpu", dtype="auto", threads=threads)
+
+
+def _print(what: str, found: dict[str, Any], table: str, *, threads: int, out: Path | None) -> None:
+    """The table, and then everything on one line."""
+    from llavakit.bench.report import report
+    from llavakit.checkpoint.atomic import atomic_file
+
+    line = json.dumps(report(what, found, threads=threads))
+    typer.echo(f"{table}\n")
+    if out is not None:
+        with atomic_file(out) as partial:
+            partial.write_text(json.dumps(json.loads(line), indent=1) + "\n", encoding="utf-8")
+    typer.echo(line)

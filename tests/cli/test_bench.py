@@ -1,0 +1,67 @@
+"""`llava bench` as it is typed: a table, and then one JSON."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from llavakit.bench import kernels, latency, throughput
+from llavakit.bench.peers import run
+from llavakit.bench.probe import Ceilings
+
+
+@pytest.fixture(autouse=True)
+def _quick(monkeypatch: pytest.MonkeyPatch, root: Path) -> None:
+    for module in (latency, throughput, kernels, run):
+        monkeypatch.setattr(module, "probe", lambda threads: Ceilings(50.0, 2000.0))
+    monkeypatch.setenv("PYTHONPATH", str(root / "src"))
+
+
+def test_latency_of_a_model(llava: Callable, model_folder: Path, tmp_path: Path) -> None:
+    done = llava("bench", "latency", model_folder, "--rounds", 2, "--threads", 1, "--max-tokens", 3,
+                 "--out", tmp_path / "out.json")  # fmt: skip
+    told = json.loads(done.out.splitlines()[-1])
+    assert told == json.loads((tmp_path / "out.json").read_text())
+    assert len(told["figures"]["encode_ms"]["rounds"]) == 2 and told["memory"]["resident"] > 1e7
+    assert told["machine"]["threads"] == 1 and told["machine"]["isa"] and told["versions"]["torch"]
+    assert told["figures"]["second_question_ms"]["median"] > 0
+
+
+def test_latency_of_shapes(llava: Callable) -> None:
+    done = llava("bench", "latency", "--shapes", "tiny", "--scheme", "float32", "--rounds", 1, "--threads", 1)
+    told = json.loads(done.out.splitlines()[-1])
+    assert told["figures"]["decode_tokens_per_s"]["median"] > 0 and told["work"]["decode"]["gigabytes"] > 0
+    assert "first token ms" in done.out
+
+
+def test_throughput(llava: Callable) -> None:
+    done = llava("bench", "throughput", "--shapes", "tiny", "--scheme", "float32", "--conversations", "1,3",
+                 "--context", 16, "--steps", 2, "--rounds", 1, "--threads", 1)  # fmt: skip
+    told = json.loads(done.out.splitlines()[-1])
+    assert list(told["tokens_per_s"]) == ["1", "3"] and told["times_1"]["1"]["median"] == 1
+
+
+def test_peers_by_name(llava: Callable, tmp_path: Path) -> None:
+    done = llava("bench", "peers", "llavakit", "--shapes", "tiny", "--scheme", "float32", "--rounds", 1, "--threads", 1,
+                 "--cache", tmp_path)  # fmt: skip
+    told = json.loads(done.out.splitlines()[-1])
+    assert list(told["figures"]) == ["llavakit"] and "second question about a picture" in done.out
+
+
+@pytest.mark.parametrize(
+    ("arguments", "told"),
+    [
+        (["latency", "--shapes", "tini"], "there are no shapes called 'tini': did you mean 'tiny'?"),
+        (["latency", "--shapes", "tiny", "--scheme", "int5"], "there is no scheme called 'int5'"),
+        (["throughput", "--shapes", "tiny", "--conversations", "1,many"], "--conversations is '1,many'"),
+        (["throughput", "--shapes", "tiny", "--conversations", "0"], "--conversations is '0'"),
+        (["kernels", "--threads", "4096"], "--threads is 4096, and there are"),
+        (["peers", "llamacpp"], "there is no peer called 'llamacpp': did you mean 'llama.cpp'?"),
+    ],
+)
+def test_mistakes_are_told(llava: Callable, arguments: list[str], told: str) -> None:
+    done = llava("bench", *arguments)
+    assert done.code == 1 and done.err.startswith("llava: ") and told in done.err
