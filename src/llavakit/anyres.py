@@ -98,12 +98,13 @@ def num_views(width: int, height: int, config: LlavaConfig) -> int:
 def num_image_tokens(width: int, height: int, config: LlavaConfig) -> int:
     """Placeholders, and so feature vectors, for a picture of `width` x `height` pixels.
 
-    The resize modes `square` and `pad` bring every picture to one view, whatever its size.
+    The resize modes `square` and `pad` bring every picture to one view, whatever its size. Where fewer visual tokens
+    were asked for, every view gives that many, and there are no rows that a newline could end.
     """
     _check(width, height)
     vision, tiling = config.vision, config.tiling
-    if tiling is None or tiling.merge != "spatial_unpad":
-        return num_views(width, height, config) * vision.num_features
+    if tiling is None or tiling.merge != "spatial_unpad" or config.visual_tokens:
+        return num_views(width, height, config) * config.num_view_tokens
     if config.resize_mode != "anyres":
         return vision.num_features + 1
     _, (columns, rows) = row_grid((width, height), vision, tiling)

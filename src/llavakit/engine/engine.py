@@ -139,7 +139,7 @@ class Engine:
         """Compute what is new in the prompt; returns the scores of the first token of the answer."""
         start = perf_counter()
         pictures = self._pictures(inputs)
-        digests = [picture_digest(pixels, size) for pixels, size in pictures]
+        digests = [picture_digest(pixels, size, self._config.visual_tokens) for pixels, size in pictures]
         keys = prefix_keys(inputs.tokens, inputs.spans, digests)
         kept = num_reusable(computed.keys, keys, inputs.spans)
         computed.rewind(kept)
@@ -168,7 +168,7 @@ class Engine:
     @torch.inference_mode()
     def _encode(self, pixels: Float[Tensor, "views 3 size size"]) -> Float[Tensor, "views features width"]:
         """One picture at a time, so that its features never depend on its neighbours."""
-        features = self._model.vision(pixels.to(self._model.vision.embeddings.patch_embedding.weight))
+        features = self._model.see(pixels.to(self._model.vision.embeddings.patch_embedding.weight))
         if features.device.type != "cpu":
             torch.accelerator.synchronize(features.device)  # or the work would be timed as prefill
         return features

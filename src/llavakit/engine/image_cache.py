@@ -12,6 +12,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from llavakit.anyres import Size
+from llavakit.config import VisualTokens
 
 
 class ImageCache:
@@ -38,10 +39,16 @@ class ImageCache:
         return sum(features.nbytes for features in self._features.values())
 
 
-def picture_digest(pixels: Float[Tensor, "views 3 size size"], size: Size) -> bytes:
+def picture_digest(
+    pixels: Float[Tensor, "views 3 size size"], size: Size, visual_tokens: VisualTokens | None = None
+) -> bytes:
     """A short name for exactly this picture: equal ones have equal names, however they were opened.
 
     The size is part of it: pictures of one colour may have equal tiles, but not equally many tokens.
+    So is what was asked of it: features brought down to fewer are no features of another setting.
     """
     raw = pixels.contiguous().view(torch.uint8).numpy()
-    return hashlib.blake2b(raw, digest_size=16, salt=struct.pack("<QQ", *size)).digest()
+    named = hashlib.blake2b(raw, digest_size=16, salt=struct.pack("<QQ", *size))
+    if visual_tokens is not None:
+        named.update(str(visual_tokens).encode())
+    return named.digest()

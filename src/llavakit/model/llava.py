@@ -15,6 +15,7 @@ from llavakit.model.arrange import arrange
 from llavakit.model.cache import KVCache
 from llavakit.model.language import LanguageModel
 from llavakit.model.projector import Projector
+from llavakit.model.reduce import pool_patches, reduce_features
 from llavakit.model.vision import VisionTower
 
 
@@ -44,11 +45,22 @@ class Llava(nn.Module):
         self.language = LanguageModel(config.language)
         self.image_newline = _newline(config.tiling, config.language.hidden_size)
 
+    def see(self, pixels: Float[Tensor, "views 3 size size"]) -> Float[Tensor, "views features width"]:
+        """What the tower makes of each view, already fewer features where the tower chooses among them."""
+        wanted = self.config.visual_tokens
+        if wanted is None or wanted.method != "attention":
+            return self.vision(pixels)
+        return reduce_features(*self.vision.features_and_attention(pixels), wanted.count)
+
     def encode_images(self, images: Images) -> Float[Tensor, "image_tokens dim"]:
         """One embedding for each placeholder, all pictures behind one another."""
-        features = self.vision(images.pixels) if images.features is None else images.features
-        embeds = self.projector(features)
-        return embeds.flatten(0, 1) if self.config.tiling is None else self._arrange(embeds, images.sizes)
+        features = self.see(images.pixels) if images.features is None else images.features
+        embeds, wanted = self.projector(features), self.config.visual_tokens
+        if wanted is not None and wanted.method == "pool":
+            embeds = pool_patches(embeds, wanted.count)
+        if self.config.tiling is None or wanted is not None:
+            return embeds.flatten(0, 1)
+        return self._arrange(embeds, images.sizes)
 
     def _arrange(
         self, embeds: Float[Tensor, "views features dim"], sizes: Sequence[Size]
