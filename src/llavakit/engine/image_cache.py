@@ -6,6 +6,7 @@ import hashlib
 import struct
 from collections import OrderedDict
 from collections.abc import Callable
+from typing import Generic, Protocol, TypeVar
 
 import torch
 from jaxtyping import Float
@@ -15,16 +16,24 @@ from llavakit.anyres import Size
 from llavakit.config import VisualTokens
 
 
-class ImageCache:
+class HasBytes(Protocol):
+    """What is kept of a picture: its features, with or without their places."""
+
+    @property
+    def nbytes(self) -> int: ...
+
+
+Seen = TypeVar("Seen", bound=HasBytes)
+
+
+class ImageCache(Generic[Seen]):
     """Features by digest of the picture; when they exceed `max_bytes`, those not used for longest are dropped."""
 
     def __init__(self, max_bytes: int) -> None:
         self._max_bytes = max_bytes
-        self._features: OrderedDict[bytes, Tensor] = OrderedDict()
+        self._features: OrderedDict[bytes, Seen] = OrderedDict()
 
-    def get(
-        self, digest: bytes, encode: Callable[[], Float[Tensor, "views features width"]]
-    ) -> Float[Tensor, "views features width"]:
+    def get(self, digest: bytes, encode: Callable[[], Seen]) -> Seen:
         """The features of the picture with this digest; `encode` is asked only if they are not at hand."""
         if digest not in self._features:
             self._features[digest] = encode()
