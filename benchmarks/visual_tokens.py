@@ -65,7 +65,9 @@ def times(settings: list[str]) -> dict[str, dict[str, Any]]:
     for _ in range(ROUNDS + 1):  # the first is a warm-up
         for setting, loaded in models.items():
             timings = Engine(loaded).generate(asked, SamplingParams(max_tokens=1)).timings
-            rounds[setting].append({key: getattr(timings, key) for key in ("encode_ms", "prefill_ms", "first_token_ms")})
+            rounds[setting].append(
+                {key: getattr(timings, key) for key in ("encode_ms", "prefill_ms", "first_token_ms")}
+            )
     around = {key: circumstances(torch.device("cpu"))[key] for key in ("machine", "versions", "commit", "command")}
     return {
         setting: {

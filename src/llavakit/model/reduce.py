@@ -32,8 +32,8 @@ def choose(
     """The patches that stand best for a view, in reading order.
 
     One after the other the patch is taken that adds most to the sum, over all patches, of sharpened attention
-    received times cosine likeness to the likest taken (facility location, for which this greedy choice is at least 63% of the
-    best: Nemhauser et al. 1978). Of equals the first is taken.
+    received times cosine likeness to the likest taken: facility location, for which this greedy choice is at least
+    63% of the best (Nemhauser et al. 1978). Of equals the first is taken.
     """
     likeness = _likeness(features)
     weight = attention**SHARPNESS
