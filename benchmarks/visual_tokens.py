@@ -3,9 +3,10 @@
     llava scenes --kind instruct --split heldout --seed 1 --count 800 --out runs/pocket-data/heldout
     python benchmarks/visual_tokens.py score runs/pocket-data/heldout all attention:16 pool:16
     python benchmarks/visual_tokens.py time all attention:16 pool:16
+    python benchmarks/visual_tokens.py draw
 
 A setting replaces its own row and leaves the others. `time` interleaves the settings in every round, each time with an
-engine that has seen nothing, and takes medians.
+engine that has seen nothing, and takes medians. `draw` makes the curve of docs/visual-tokens.md.
 """
 
 from __future__ import annotations
@@ -30,6 +31,7 @@ from llavakit.processing import Conversation, open_image
 ROUNDS = 21
 HERE = Path(__file__).parent
 RESULTS = HERE / "visual-tokens.json"
+CURVE = HERE.parent / "docs" / "visual-tokens.svg"
 PICTURE = HERE.parent / "examples" / "drawing.png"
 
 
@@ -89,6 +91,35 @@ def keep(part: str, setting: str, row: dict[str, Any]) -> None:
     RESULTS.write_text(json.dumps(results, indent=1) + "\n")
 
 
+def curve(results: dict[str, Any]) -> str:
+    """Accuracy against visual tokens, a line for each method."""
+    scores = {setting: row["overall"]["score"] for setting, row in results["scores"].items()}
+    whole = scores.pop("all")
+
+    def at(count: float, percent: float) -> str:
+        return f"{60 + count * 7:.0f},{330 - (percent - 40) * 7.5:.0f}"
+
+    parts = [
+        '<svg xmlns="http://www.w3.org/2000/svg" width="600" height="380" font-family="sans-serif" font-size="13">',
+        '<rect width="600" height="380" fill="white"/>',
+    ]
+    for percent in range(40, 81, 10):
+        x, y = at(0, percent).split(",")
+        parts.append(f'<path d="M{x} {y}H530" stroke="#ddd"/><text x="20" y="{int(y) + 4}">{percent}%</text>')
+    for count in (8, 16, 32, 48, 64):
+        parts.append(f'<text x="{at(count, 0).split(",")[0]}" y="350" text-anchor="middle">{count}</text>')
+    parts.append('<text x="290" y="372" text-anchor="middle">visual tokens</text>')
+    for method, colour in (("attention", "#1f6fb4"), ("pool", "#c2571a")):
+        rows = sorted((int(name.split(":")[1]), score) for name, score in scores.items() if name.startswith(method))
+        points = [at(*row) for row in [*rows, (64, whole)]]
+        parts.append(f'<polyline points="{" ".join(points)}" fill="none" stroke="{colour}" stroke-width="2"/>')
+        dots = (point.split(",") for point in points)
+        parts += [f'<circle cx="{x}" cy="{y}" r="4" fill="{colour}"/>' for x, y in dots]
+        x, y = points[0].split(",")
+        parts.append(f'<text x="{int(x) + 10}" y="{int(y) + 16}" fill="{colour}">{method}</text>')
+    return "\n".join([*parts, "</svg>", ""])
+
+
 if __name__ == "__main__":
     match sys.argv[1:]:
         case ["score", data, *settings]:
@@ -100,5 +131,7 @@ if __name__ == "__main__":
             for setting, row in times(settings).items():
                 keep("times", setting, row)
                 print(setting, json.dumps(row))
+        case ["draw"]:
+            CURVE.write_text(curve(json.loads(RESULTS.read_text())))
         case _:
             sys.exit(__doc__)
