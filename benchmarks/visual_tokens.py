@@ -111,6 +111,8 @@ def curve(results: dict[str, Any]) -> str:
     parts.append('<text x="290" y="372" text-anchor="middle">visual tokens</text>')
     for method, colour in (("attention", "#1f6fb4"), ("pool", "#c2571a")):
         rows = sorted((int(name.split(":")[1]), score) for name, score in scores.items() if name.startswith(method))
+        if not rows:
+            continue
         points = [at(*row) for row in [*rows, (64, whole)]]
         parts.append(f'<polyline points="{" ".join(points)}" fill="none" stroke="{colour}" stroke-width="2"/>')
         dots = (point.split(",") for point in points)

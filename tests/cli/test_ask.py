@@ -141,13 +141,13 @@ def test_fewer_visual_tokens(ask: Callable) -> None:
         (("--visual-tokens", 5), "5 visual tokens are more than the 4 patches of a view: ask for 1 to 4"),
         (("--visual-tokens", 2, "--visual-method", "pool"), "pooling gives 4, 1; use one of these, or method"),
         (("--visual-method", "pool"), "--visual-method pool needs --visual-tokens"),
-        (("--visual-tokens", 0), "x>=1"),
+        (("--visual-tokens", 0), "Input should be greater than or equal to 1"),
         (("--visual-tokens", 2, "--visual-method", "pol"), "'attention', 'pool'"),
     ],
 )
 def test_visual_tokens_that_cannot_be(ask: Callable, options: tuple, said: str) -> None:
     run = ask(*options)
-    assert run.code == (2 if "x>=1" in said or "'attention', " in said else 1) and not run.out
+    assert run.code == (2 if "equal to 1" in said or "'attention', " in said else 1) and not run.out
     assert said in " ".join(run.err.split())
 
 
