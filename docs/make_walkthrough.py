@@ -209,7 +209,7 @@ def _to_logits(page: Page, loaded: Loaded, inputs: Inputs) -> torch.Tensor:
         "model/llava.py",
         "Words are looked up, and the projected features written over their placeholders: one masked write. From here "
         "on a picture is a row of tokens like any other. (The features of several tiles would be put in order in "
-        "`model/arrange.py` first.)",
+        "`model/arrange.py` first. Where fewer visual tokens are asked for, `model/reduce.py` chooses them.)",
         f"embeds {list(embeds.shape)}, of which {int(at.sum())} come from the picture",
     )
     cache = KVCache(config.language, capacity=config.language.max_positions)

@@ -21,9 +21,10 @@ from llavakit.anyres import (
     pooled_grid,
     row_grid,
     tile_grid,
+    token_positions,
     unpadded_grid,
 )
-from llavakit.config import ConfigError, LanguageConfig, LlavaConfig, TilingConfig, VisionConfig
+from llavakit.config import ConfigError, LanguageConfig, LlavaConfig, TilingConfig, VisionConfig, VisualTokens
 
 LAW = settings(deadline=None)  # a busy machine is no failure
 NEXT = ((336, 672), (672, 336), (672, 672), (1008, 336), (336, 1008))
@@ -202,3 +203,52 @@ def test_no_area_is_no_picture(size: tuple[int, int]) -> None:
 def test_a_tiling_that_cannot_be_is_refused(change: dict[str, Any], sentence: str) -> None:
     with pytest.raises(ConfigError, match=sentence):
         LlavaConfig.parse({"language": LANGUAGE, "resize_mode": "anyres", "tiling": {"pinpoints": NEXT}} | change)
+
+
+@LAW
+@given(
+    width=SIDES, height=SIDES, count=st.integers(1, 576), merge=st.sampled_from(["flat", "spatial", "spatial_unpad"])
+)
+def test_fewer_visual_tokens_are_as_many_for_every_view(width: int, height: int, count: int, merge: str) -> None:
+    some = config(merge=merge).with_visual_tokens(VisualTokens(count=count))
+    assert num_image_tokens(width, height, some) == num_views(width, height, some) * count
+
+
+@LAW
+@given(parts=st.lists(st.tuples(st.integers(1, 5), st.integers(1, 3)), max_size=4), count=st.integers(1, 9))
+def test_positions_are_those_of_whole_pictures(parts: list[tuple[int, int]], count: int) -> None:
+    some = LlavaConfig(vision=VisionConfig(image_size=42, patch_size=14), language=LANGUAGE)
+    some = some.with_visual_tokens(VisualTokens(count=count))
+    expected, spans, position = [0], [], 1
+    for text, views in parts:
+        expected += range(position, position + text)
+        position += text
+        spans.append((len(expected), len(expected) + views * count))
+        for _ in range(views):
+            expected += [position] * count
+            position += 9  # patches of a view
+    expected.append(position)
+    assert token_positions(len(expected), spans, some) == expected
+    whole = some.with_visual_tokens(None)
+    assert token_positions(len(expected), spans, whole) == list(range(len(expected)))
+
+
+@pytest.mark.parametrize(
+    ("vision", "wanted", "said"),
+    [
+        ({}, {"count": 577}, "577 visual tokens are more than the 576 patches of a view: ask for 1 to 576"),
+        ({}, {"count": 100, "method": "pool"}, "pooling gives 576, 144, 64, 36, 16, 9, 4, 1; use one of these"),
+        ({"feature_select": "full"}, {"count": 9}, "this model reads the class feature too"),
+        ({"feature_layer": 0}, {"count": 9}, "where nothing attends: use method 'pool'"),
+    ],
+)
+def test_visual_tokens_that_cannot_be(vision: dict[str, Any], wanted: dict[str, Any], said: str) -> None:
+    whole = LlavaConfig(vision=VisionConfig(**vision), language=LANGUAGE)
+    with pytest.raises(ConfigError, match=said):
+        whole.with_visual_tokens(VisualTokens(**wanted))
+
+
+def test_visual_tokens_are_never_stored() -> None:
+    whole = LlavaConfig(language=LANGUAGE)
+    assert whole.with_visual_tokens(VisualTokens(count=9)).model_dump() == whole.model_dump()
+    assert "visual_tokens" not in whole.model_dump()

@@ -16,6 +16,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from itertools import pairwise
 
 from llavakit.config import Compat, LlavaConfig, TilingConfig, VisionConfig
 
@@ -98,16 +99,36 @@ def num_views(width: int, height: int, config: LlavaConfig) -> int:
 def num_image_tokens(width: int, height: int, config: LlavaConfig) -> int:
     """Placeholders, and so feature vectors, for a picture of `width` x `height` pixels.
 
-    The resize modes `square` and `pad` bring every picture to one view, whatever its size.
+    The resize modes `square` and `pad` bring every picture to one view, whatever its size. Where fewer visual tokens
+    were asked for, every view gives that many, and there are no rows that a newline could end.
     """
     _check(width, height)
     vision, tiling = config.vision, config.tiling
-    if tiling is None or tiling.merge != "spatial_unpad":
-        return num_views(width, height, config) * vision.num_features
+    if tiling is None or tiling.merge != "spatial_unpad" or config.visual_tokens:
+        return num_views(width, height, config) * config.num_view_tokens
     if config.resize_mode != "anyres":
         return vision.num_features + 1
     _, (columns, rows) = row_grid((width, height), vision, tiling)
     return vision.num_features + rows * (columns + 1)
+
+
+def token_positions(num_tokens: int, spans: Sequence[tuple[int, int]], config: LlavaConfig) -> list[int]:
+    """The rotary position of each token of a prompt; `spans` are the half-open image spans.
+
+    Where fewer visual tokens were asked for, what follows a picture stands as far behind it as it was trained to, so
+    that positions jump there; a placeholder has the position of its view's first patch, and the model adds at which
+    patch its feature stands. Without that, a token's position is its index.
+    """
+    positions = list(range(num_tokens))
+    if config.visual_tokens is None:
+        return positions
+    kept, full = config.visual_tokens.count, config.vision.num_patches
+    moved = 0
+    for (start, end), (following, _) in pairwise([*spans, (num_tokens, num_tokens)]):
+        positions[start:end] = [start + moved + at // kept * full for at in range(end - start)]
+        moved += (end - start) // kept * (full - kept)
+        positions[end:following] = range(end + moved, following + moved)
+    return positions
 
 
 def _check(width: int, height: int) -> None:

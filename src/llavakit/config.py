@@ -14,6 +14,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_valida
 # How a picture becomes square: by its middle, whole on a wider ground, or pulled into shape.
 ViewMode = Literal["square", "pad", "stretch"]
 ResizeMode = Literal[ViewMode, "anyres"]  # anyres: cut into tiles, as `TilingConfig` says
+VisualMethod = Literal["attention", "pool"]
 Compat = Literal["original", "hf"]  # whose arithmetic, where the two public implementations differ
 CLIP_MEAN = (0.48145466, 0.4578275, 0.40821073)
 CLIP_STD = (0.26862954, 0.26130258, 0.27577711)
@@ -148,8 +149,12 @@ class VisionConfig(Config):
         return self
 
     @property
+    def num_patches_across(self) -> int:
+        return self.image_size // self.patch_size
+
+    @property
     def num_patches(self) -> int:
-        return (self.image_size // self.patch_size) ** 2
+        return self.num_patches_across**2
 
     @property
     def num_positions(self) -> int:
@@ -198,6 +203,20 @@ class TilingConfig(Config):
     def with_newline(self) -> bool:
         """Whether a learned vector ends each row."""
         return self.merge == "spatial_unpad"
+
+
+class VisualTokens(Config):
+    """How many vectors a view of a picture is brought down to before the language model reads it, and how.
+
+    `attention`: the `count` patches that the tower looks at and that stand for the others, which are merged into them.
+    `pool`: the mean of each square of patches, as many squares as `count`. See `model/reduce.py`.
+    """
+
+    count: int = Field(gt=0)
+    method: VisualMethod = "attention"
+
+    def __str__(self) -> str:
+        return f"{self.count} by {self.method}"
 
 
 class ProjectorConfig(Config):
@@ -312,6 +331,7 @@ class LlavaConfig(Config):
     resize_mode: ResizeMode = "pad"
     tiling: TilingConfig | None = None
     template: str = "vicuna_v1"
+    visual_tokens: VisualTokens | None = Field(None, exclude=True)  # asked for at run time, never stored
 
     @model_validator(mode="after")
     def _check(self) -> Self:
@@ -319,6 +339,8 @@ class LlavaConfig(Config):
             self._check_tiling(self.tiling)
         elif self.resize_mode == "anyres":
             raise ValueError("resize_mode 'anyres' cuts pictures into tiles, so tiling has to say into which")
+        if self.visual_tokens:
+            self._check_visual_tokens(self.visual_tokens)
         for name, token in self.tokens.ids:
             if not 0 <= token < self.language.vocab_size + (name == "image"):
                 raise ValueError(f"tokens.{name} is {token}, outside the vocabulary of {self.language.vocab_size}")
@@ -329,6 +351,34 @@ class LlavaConfig(Config):
         if self.resize_mode == "anyres" and self.tiling.only_alone and count > 1:
             return self.model_copy(update={"resize_mode": "pad"})
         return self
+
+    def with_visual_tokens(self, visual_tokens: VisualTokens | None) -> LlavaConfig:
+        """The same model, its pictures brought down to fewer tokens; raises `ConfigError` if it cannot be."""
+        return self.parse({**dict(self), "visual_tokens": visual_tokens})
+
+    @property
+    def num_view_tokens(self) -> int:
+        """Vectors the language model reads of one view: all features, unless fewer were asked for."""
+        return self.visual_tokens.count if self.visual_tokens else self.vision.num_features
+
+    def _check_visual_tokens(self, wanted: VisualTokens) -> None:
+        vision = self.vision
+        if vision.feature_select == "full":
+            raise ValueError("visual tokens are chosen among patches, and this model reads the class feature too")
+        if wanted.count > vision.num_patches:
+            raise ValueError(
+                f"{wanted.count} visual tokens are more than the {vision.num_patches} patches of a view: "
+                f"ask for 1 to {vision.num_patches}"
+            )
+        if wanted.method == "attention" and not vision.num_used_layers:
+            raise ValueError("this tower is read before its first layer, where nothing attends: use method 'pool'")
+        side = vision.num_patches_across
+        pooled = [(side // square) ** 2 for square in range(1, side + 1) if side % square == 0]
+        if wanted.method == "pool" and wanted.count not in pooled:
+            raise ValueError(
+                f"{wanted.count} visual tokens are no whole squares of {side}x{side} patches: pooling gives "
+                f"{', '.join(map(str, pooled))}; use one of these, or method 'attention'"
+            )
 
     def _check_tiling(self, tiling: TilingConfig) -> None:
         size = self.vision.image_size

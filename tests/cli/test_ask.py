@@ -8,8 +8,10 @@ from pathlib import Path
 
 import pytest
 
+from llavakit import config
 from llavakit.checkpoint.formats import read_chat_template
 from llavakit.checkpoint.load import load
+from llavakit.cli import options
 from llavakit.engine.engine import Engine
 from llavakit.engine.sampling import SamplingParams
 from llavakit.processing.conversation import Conversation
@@ -121,3 +123,33 @@ def test_wrong_usage_exits_2(ask: Callable, llava: Callable) -> None:
         llava("ask", "a.png", " "),
     ):
         assert run.code == 2 and run.out == "" and run.err
+
+
+def test_fewer_visual_tokens(ask: Callable) -> None:
+    whole = json.loads(ask("--json").out)
+    for count, method in ((1, "attention"), (3, "attention"), (1, "pool")):
+        answer = json.loads(ask("--json", "--visual-tokens", count, "--visual-method", method).out)
+        assert answer["image_tokens"] == count
+        assert len(answer["prompt_tokens"]) == len(whole["prompt_tokens"]) - 4 + count
+    everything = json.loads(ask("--json", "--visual-tokens", 4).out)
+    assert everything["tokens"] == whole["tokens"]
+
+
+@pytest.mark.parametrize(
+    ("options", "said"),
+    [
+        (("--visual-tokens", 5), "5 visual tokens are more than the 4 patches of a view: ask for 1 to 4"),
+        (("--visual-tokens", 2, "--visual-method", "pool"), "pooling gives 4, 1; use one of these, or method"),
+        (("--visual-method", "pool"), "--visual-method pool needs --visual-tokens"),
+        (("--visual-tokens", 0), "Input should be greater than or equal to 1"),
+        (("--visual-tokens", 2, "--visual-method", "pol"), "'attention', 'pool'"),
+    ],
+)
+def test_visual_tokens_that_cannot_be(ask: Callable, options: tuple, said: str) -> None:
+    run = ask(*options)
+    assert run.code == (2 if "equal to 1" in said or "'attention', " in said else 1) and not run.out
+    assert said in " ".join(run.err.split())
+
+
+def test_the_methods_are_spelt_once_more_and_alike() -> None:
+    assert options.VisualMethod == config.VisualMethod

@@ -14,7 +14,7 @@ from llavakit.checkpoint.atomic import surviving
 from llavakit.checkpoint.contents import NO_PARTS, Parts
 from llavakit.checkpoint.tokenizer_files import read_tokenizer, tokenizer_folder
 from llavakit.checkpoint.weights import load_model
-from llavakit.config import LlavaConfig
+from llavakit.config import LlavaConfig, VisualTokens
 from llavakit.model import Llava
 from llavakit.processing.processor import Processor
 from llavakit.processing.tokenizer import Tokenizer
@@ -40,14 +40,18 @@ def load(
     parts: Parts = NO_PARTS,
     device: torch.device | str = "cpu",
     dtype: torch.dtype | None = None,
+    visual_tokens: VisualTokens | None = None,
 ) -> Loaded:
     """A model by catalog name, hub id or folder, of any format, with its tokenizer; `parts` are what is not in it.
 
     `dtype` None keeps the stored type or takes what suits a CPU (see `load_model`). Where a save was killed
-    between its last two steps, the earlier checkpoint is found and used. Raises `CheckpointError` with what is wrong.
+    between its last two steps, the earlier checkpoint is found and used. With `visual_tokens` pictures become fewer
+    tokens than it was trained with. Raises `CheckpointError` with what is wrong, `ConfigError` for `visual_tokens`
+    that it cannot have.
     """
     folder, parts = locate(path), companions(path, parts)
     model = load_model(folder, parts=parts, device=device, dtype=dtype)
+    model.config = model.config.with_visual_tokens(visual_tokens)
     tokenizer = tokenizer_of(folder, parts, model.config)
     return Loaded(model, tokenizer, model.config, Path(path).resolve().name)
 

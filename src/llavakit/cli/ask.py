@@ -22,6 +22,8 @@ from llavakit.cli.options import (
     TopKOption,
     TopPOption,
     VisionTowerOption,
+    VisualMethodOption,
+    VisualTokensOption,
     not_empty,
 )
 
@@ -37,6 +39,8 @@ def ask(
     top_k: TopKOption = 0,
     seed: SeedOption = None,
     template: TemplateOption = None,
+    visual_tokens: VisualTokensOption = None,
+    visual_method: VisualMethodOption = None,
     vision_tower: VisionTowerOption = None,
     base: BaseOption = None,
     device: DeviceOption = "auto",
@@ -44,7 +48,7 @@ def ask(
     threads: ThreadsOption = None,
 ) -> None:
     """Ask one question about a picture. The answer alone goes to standard output."""
-    from llavakit.cli.opening import open_model, open_template
+    from llavakit.cli.opening import open_model, open_template, visual_tokens_of
     from llavakit.engine.engine import Engine
     from llavakit.engine.request import Completion
     from llavakit.engine.sampling import SamplingParams
@@ -54,9 +58,18 @@ def ask(
     params = SamplingParams.parse(
         {"max_tokens": max_tokens, "temperature": temperature, "top_p": top_p, "top_k": top_k, "seed": seed}
     )
+    fewer = visual_tokens_of(visual_tokens, visual_method)
     style = open_template(template, model=model)
     image = open_image(sys.stdin.buffer if picture == "-" else picture)
-    loaded = open_model(model, vision_tower=vision_tower, base=base, device=device, dtype=dtype, threads=threads)
+    loaded = open_model(
+        model,
+        vision_tower=vision_tower,
+        base=base,
+        device=device,
+        dtype=dtype,
+        threads=threads,
+        visual_tokens=fewer,
+    )
     engine = Engine(loaded)
     events = engine.stream(Conversation().ask(image, question), params, template=style)
 

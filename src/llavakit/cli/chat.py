@@ -20,6 +20,8 @@ from llavakit.cli.options import (
     TopKOption,
     TopPOption,
     VisionTowerOption,
+    VisualMethodOption,
+    VisualTokensOption,
 )
 
 
@@ -32,6 +34,8 @@ def chat(
     top_k: TopKOption = 0,
     seed: SeedOption = None,
     template: TemplateOption = None,
+    visual_tokens: VisualTokensOption = None,
+    visual_method: VisualMethodOption = None,
     vision_tower: VisionTowerOption = None,
     base: BaseOption = None,
     device: DeviceOption = "auto",
@@ -39,7 +43,7 @@ def chat(
     threads: ThreadsOption = None,
 ) -> None:
     """Talk about a picture. /help says what can be typed; Ctrl-C stops an answer, and a second one leaves."""
-    from llavakit.cli.opening import open_model, open_template
+    from llavakit.cli.opening import open_model, open_template, visual_tokens_of
     from llavakit.cli.talk import Talk
     from llavakit.engine.engine import Engine
     from llavakit.engine.sampling import SamplingParams
@@ -47,8 +51,17 @@ def chat(
     params = SamplingParams.parse(
         {"max_tokens": max_tokens, "temperature": temperature, "top_p": top_p, "top_k": top_k, "seed": seed}
     )
+    fewer = visual_tokens_of(visual_tokens, visual_method)
     style = open_template(template, model=model)
-    loaded = open_model(model, vision_tower=vision_tower, base=base, device=device, dtype=dtype, threads=threads)
+    loaded = open_model(
+        model,
+        vision_tower=vision_tower,
+        base=base,
+        device=device,
+        dtype=dtype,
+        threads=threads,
+        visual_tokens=fewer,
+    )
     talk = Talk(Engine(loaded), params, template=style, model_name=loaded.name)
     if picture is not None:
         talk.show(picture)

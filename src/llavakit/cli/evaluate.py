@@ -7,7 +7,16 @@ from typing import Annotated
 
 import typer
 
-from llavakit.cli.options import BaseOption, DeviceOption, DTypeOption, ModelArgument, ThreadsOption, VisionTowerOption
+from llavakit.cli.options import (
+    BaseOption,
+    DeviceOption,
+    DTypeOption,
+    ModelArgument,
+    ThreadsOption,
+    VisionTowerOption,
+    VisualMethodOption,
+    VisualTokensOption,
+)
 
 _DATA_HELP = "A folder or JSON file that `llava scenes --kind instruct --split heldout` wrote."
 _LIMIT_HELP = "Ask at most this many questions.  [default: all]"
@@ -19,6 +28,8 @@ def evaluate(
     limit: Annotated[int | None, typer.Option(min=1, help=_LIMIT_HELP)] = None,
     seed: Annotated[int, typer.Option(help="Chooses the pictures, where there is a limit.")] = 0,
     out: Annotated[Path | None, typer.Option(help="Write the whole report here, as JSON.", dir_okay=False)] = None,
+    visual_tokens: VisualTokensOption = None,
+    visual_method: VisualMethodOption = None,
     vision_tower: VisionTowerOption = None,
     base: BaseOption = None,
     device: DeviceOption = "auto",
@@ -32,7 +43,7 @@ def evaluate(
     from rich.progress import track
 
     from llavakit.checkpoint.load import locate
-    from llavakit.cli.opening import open_model
+    from llavakit.cli.opening import open_model, visual_tokens_of
     from llavakit.evaluate.report import write_report
     from llavakit.evaluate.run import run
     from llavakit.evaluate.table import render
@@ -44,9 +55,18 @@ def evaluate(
     def watch(answers: Iterator[Answer], total: int) -> Iterator[Answer]:
         yield from track(answers, "asking", total=total, console=console, disable=not console.is_terminal)
 
+    fewer = visual_tokens_of(visual_tokens, visual_method)
     task = TASKS["scenes"]
     test = task.read(data)
-    loaded = open_model(model, vision_tower=vision_tower, base=base, device=device, dtype=dtype, threads=threads)
+    loaded = open_model(
+        model,
+        vision_tower=vision_tower,
+        base=base,
+        device=device,
+        dtype=dtype,
+        threads=threads,
+        visual_tokens=fewer,
+    )
     report = run(task, test, loaded, folder=locate(model), limit=limit, seed=seed, watch=watch)
     Console().print(render(report["results"]))
     asked = f"{report['asked']['questions']} questions in {report['seconds']:.0f} s"

@@ -10,12 +10,20 @@ from llavakit.checkpoint.contents import Parts
 from llavakit.checkpoint.formats import read_chat_template
 from llavakit.checkpoint.load import Loaded, load, locate
 from llavakit.cli.options import OWN_TEMPLATE, Device, DType
+from llavakit.config import VisualMethod, VisualTokens
 from llavakit.processing.jinja import JinjaTemplate
 from llavakit.processing.templates import find_template
 
 
 def open_model(
-    name: str, *, vision_tower: Path | None, base: Path | None, device: Device, dtype: DType, threads: int | None
+    name: str,
+    *,
+    vision_tower: Path | None,
+    base: Path | None,
+    device: Device,
+    dtype: DType,
+    threads: int | None,
+    visual_tokens: VisualTokens | None = None,
 ) -> Loaded:
     """Load a checkpoint folder or a model of the catalogue; raises ValueError if the device is not there."""
     if threads is not None:
@@ -25,6 +33,7 @@ def open_model(
         parts=Parts(vision_tower, base),
         device=choose_device(device),
         dtype=None if dtype == "auto" else getattr(torch, dtype),
+        visual_tokens=visual_tokens,
     )
 
 
@@ -38,6 +47,15 @@ def open_template(name: str | None, *, model: str) -> str | JinjaTemplate | None
     if name is not None:
         find_template(name)
     return name
+
+
+def visual_tokens_of(count: int | None, method: VisualMethod | None) -> VisualTokens | None:
+    """The two options as one setting; raises ValueError for a method without a number."""
+    if count is None:
+        if method is not None:
+            raise ValueError(f"--visual-method {method} needs --visual-tokens, the number a view is brought down to")
+        return None
+    return VisualTokens(count=count, method=method or "attention")
 
 
 def choose_device(device: Device) -> str:

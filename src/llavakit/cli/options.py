@@ -61,6 +61,25 @@ DeviceOption = Annotated[Device, typer.Option(help="Where to compute; auto takes
 DTypeOption = Annotated[DType, typer.Option(help="Number format of the weights; auto suits the device.")]
 ThreadsOption = Annotated[int | None, typer.Option(min=1, help="CPU threads.  [default: all cores]")]
 
+# Spelt out, because `llavakit.config` takes long to import; a test holds the two together.
+VisualMethod = Literal["attention", "pool"]
+VisualTokensOption = Annotated[
+    int | None,
+    typer.Option(
+        "--visual-tokens",
+        min=1,
+        help="Bring each view of a picture down to so many tokens: faster, and less exact.  [default: all]",
+    ),
+]
+VisualMethodOption = Annotated[
+    VisualMethod | None,
+    typer.Option(
+        "--visual-method",
+        help="How: keep the patches the tower looks at and merge the others into them, or the mean of squares.  "
+        "[default: attention]",
+    ),
+]
+
 OWN_TEMPLATE = "jinja"
 _TEMPLATE_HELP = (
     f"Prompt template, of those that llava list --templates shows; {OWN_TEMPLATE} is the Jinja program that came with "

@@ -10,7 +10,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from llavakit.anyres import Size, num_views
+from llavakit.anyres import Size, num_views, token_positions
 from llavakit.checkpoint.load import Loaded
 from llavakit.engine.answer_text import AnswerText
 from llavakit.engine.computed import Computed
@@ -79,8 +79,14 @@ class Engine:
         weight = self._model.language.norm.weight
         return Computed(self._config.language, dtype=weight.dtype, device=weight.device)
 
+    def _positions(self, inputs: Inputs) -> list[int]:
+        return token_positions(len(inputs.tokens), inputs.spans, self._config)
+
     def _check_length(self, inputs: Inputs) -> None:
-        length, num_image, context = len(inputs.tokens), _num_image_tokens(inputs), self._config.language.max_positions
+        length, context = self._positions(inputs)[-1] + 1, self._config.language.max_positions
+        num_image = (
+            length - len(inputs.tokens) + _num_image_tokens(inputs)
+        )  # pictures keep the positions of all patches
         if length >= context:
             raise ValueError(
                 f"The prompt is {length} tokens long ({num_image} of them for pictures), but the context of this model "
@@ -91,7 +97,7 @@ class Engine:
     def _answer(self, inputs: Inputs, params: SamplingParams, text: AnswerText, started: float) -> Iterator[Event]:
         computed, self._computed = self._computed or self._nothing_computed(), None  # ours alone while we run
         timings, tokens, pieces = Timings(), list[int](), list[str]()
-        room = min(params.max_tokens, self._config.language.max_positions - len(inputs.tokens))
+        room = min(params.max_tokens, self._config.language.max_positions - self._positions(inputs)[-1] - 1)
         try:
             for token in islice(self._tokens(computed, inputs, params, timings, started), room):
                 tokens.append(token)
@@ -125,6 +131,7 @@ class Engine:
         """Tokens without end, but for an end token; each is computed only when the next one is asked for."""
         logits = self._prefill(computed, inputs, timings)
         history, generator = list(inputs.tokens), params.generator()
+        position = self._positions(inputs)[-1]
         ends = {*self._config.tokens.ends, *inputs.answer.ends}
         token = sample(logits, params, generator, history)
         timings.first_token_ms = _ms_since(started)
@@ -132,19 +139,21 @@ class Engine:
             yield token
             step = perf_counter()
             history.append(token)
-            token = sample(self._compute(computed, [token], [token], images=None), params, generator, history)
+            position += 1
+            logits = self._compute(computed, [token], [token], [position], images=None)
+            token = sample(logits, params, generator, history)
             timings.decode_ms += _ms_since(step)
 
     def _prefill(self, computed: Computed, inputs: Inputs, timings: Timings) -> Float[Tensor, " vocab"]:
         """Compute what is new in the prompt; returns the scores of the first token of the answer."""
         start = perf_counter()
         pictures = self._pictures(inputs)
-        digests = [picture_digest(pixels, size) for pixels, size in pictures]
+        digests = [picture_digest(pixels, size, self._config.visual_tokens) for pixels, size in pictures]
         keys = prefix_keys(inputs.tokens, inputs.spans, digests)
         kept = num_reusable(computed.keys, keys, inputs.spans)
         computed.rewind(kept)
         new = [span[0] >= kept for span in inputs.spans]
-        features = [
+        seen = [
             self._image_cache.get(digest, lambda pixels=pixels: self._encode(pixels))
             for digest, (pixels, _) in compress(zip(digests, pictures, strict=True), new)
         ]
@@ -152,8 +161,8 @@ class Engine:
 
         start = perf_counter()
         sizes = list(compress(inputs.sizes, new))
-        images = Images(features=torch.cat(features), sizes=sizes) if features else None
-        logits = self._compute(computed, inputs.tokens[kept:], keys[kept:], images)
+        images = Images.joined(seen, sizes) if seen else None
+        logits = self._compute(computed, inputs.tokens[kept:], keys[kept:], self._positions(inputs)[kept:], images)
         timings.prefill_ms = _ms_since(start)
         return logits
 
@@ -166,23 +175,27 @@ class Engine:
         return list(zip(inputs.pixels.split(counts), inputs.sizes, strict=True))
 
     @torch.inference_mode()
-    def _encode(self, pixels: Float[Tensor, "views 3 size size"]) -> Float[Tensor, "views features width"]:
+    def _encode(self, pixels: Float[Tensor, "views 3 size size"]) -> Images:
         """One picture at a time, so that its features never depend on its neighbours."""
-        features = self._model.vision(pixels.to(self._model.vision.embeddings.patch_embedding.weight))
-        if features.device.type != "cpu":
-            torch.accelerator.synchronize(features.device)  # or the work would be timed as prefill
-        return features
+        seen = self._model.see(pixels.to(self._model.vision.embeddings.patch_embedding.weight))
+        if seen.features.device.type != "cpu":
+            torch.accelerator.synchronize(seen.features.device)  # or the work would be timed as prefill
+        return seen
 
     @torch.inference_mode()
     def _compute(
-        self, computed: Computed, tokens: Sequence[int], keys: list[Key], images: Images | None
+        self,
+        computed: Computed,
+        tokens: Sequence[int],
+        keys: list[Key],
+        positions: Sequence[int],
+        images: Images | None,
     ) -> Float[Tensor, " vocab"]:
         """Put tokens behind those computed; returns the scores of the token that follows, forbidden ones at -inf."""
         computed.expect(keys)
-        start, device = computed.cache.length, self._model.language.norm.weight.device
-        row = torch.tensor([tokens], device=device)
-        positions = torch.arange(start, start + len(tokens), device=device)[None]
-        hidden = self._model(row, images, positions, computed.cache)
+        device = self._model.language.norm.weight.device
+        row, places = torch.tensor([tokens], device=device), torch.tensor([positions], device=device)
+        hidden = self._model(row, images, places, computed.cache)
         return self._model.language.logits(hidden[0, -1]).float().cpu().masked_fill(self._forbidden, -torch.inf)
 
 

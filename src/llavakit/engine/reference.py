@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import torch
 
+from llavakit.anyres import token_positions
 from llavakit.engine.sampling import SamplingParams, forbidden_tokens, sample
 from llavakit.model import Images, Llava
 from llavakit.processing.processor import Inputs
@@ -22,11 +23,12 @@ def generate(model: Llava, inputs: Inputs, params: SamplingParams, *, tokenizer_
     generator = params.generator()
 
     tokens = list(inputs.tokens)
-    longest = min(len(tokens) + params.max_tokens, model.config.language.max_positions)
-    while len(tokens) < longest:
+    for _ in range(params.max_tokens):
+        positions = token_positions(len(tokens), inputs.spans, model.config)
+        if positions[-1] + 1 >= model.config.language.max_positions:
+            break
         row = torch.tensor([tokens], device=device)
-        positions = torch.arange(len(tokens), device=device)[None]
-        hidden = model(row, images, positions)
+        hidden = model(row, images, torch.tensor([positions], device=device))
         logits = model.language.logits(hidden[0, -1]).float().cpu()
         token = sample(logits.masked_fill(forbidden, -torch.inf), params, generator, history=tokens)
         if token in (*model.config.tokens.ends, *inputs.answer.ends):

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 from jaxtyping import Bool, Float, Int
@@ -15,6 +15,7 @@ from llavakit.model.arrange import arrange
 from llavakit.model.cache import KVCache
 from llavakit.model.language import LanguageModel
 from llavakit.model.projector import Projector
+from llavakit.model.reduce import pool, prune
 from llavakit.model.vision import VisionTower
 
 
@@ -24,11 +25,25 @@ class Images:
 
     All views of all pictures stand behind one another. A model with tiling reads from `sizes`, (width, height) of each
     picture, which of them belong together; others need none. Pictures in one view and in tiles do not mix.
+    `places`, where there are fewer features than patches, are the patches that the features stand at.
     """
 
     pixels: Float[Tensor, "views 3 size size"] | None = None
     features: Float[Tensor, "views features width"] | None = None
     sizes: Sequence[Size] = ()
+    places: Int[Tensor, "views features"] | None = None
+
+    @classmethod
+    def joined(cls, pictures: Sequence[Images], sizes: Sequence[Size]) -> Images:
+        """Pictures seen before, behind one another."""
+        places = [picture.places for picture in pictures if picture.places is not None]
+        features = torch.cat([picture.features for picture in pictures])
+        return cls(features=features, sizes=sizes, places=torch.cat(places) if places else None)
+
+    @property
+    def nbytes(self) -> int:
+        """Memory that the features take."""
+        return sum(tensor.nbytes for tensor in (self.features, self.places) if tensor is not None)
 
 
 class Llava(nn.Module):
@@ -44,11 +59,24 @@ class Llava(nn.Module):
         self.language = LanguageModel(config.language)
         self.image_newline = _newline(config.tiling, config.language.hidden_size)
 
+    def see(self, pixels: Float[Tensor, "views 3 size size"]) -> Images:
+        """The views as features; as few as are asked for, where the configuration asks for fewer."""
+        wanted = self.config.visual_tokens
+        if wanted is None:
+            return Images(features=self.vision(pixels))
+        if wanted.method == "pool":
+            features, places = pool(self.vision(pixels), wanted.count)
+        else:
+            features, places = prune(*self.vision.features_and_attention(pixels), wanted.count)
+        return Images(features=features, places=places)
+
     def encode_images(self, images: Images) -> Float[Tensor, "image_tokens dim"]:
         """One embedding for each placeholder, all pictures behind one another."""
-        features = self.vision(images.pixels) if images.features is None else images.features
+        features = self.see(images.pixels).features if images.features is None else images.features
         embeds = self.projector(features)
-        return embeds.flatten(0, 1) if self.config.tiling is None else self._arrange(embeds, images.sizes)
+        if self.config.tiling is None or self.config.visual_tokens is not None:
+            return embeds.flatten(0, 1)
+        return self._arrange(embeds, images.sizes)
 
     def _arrange(
         self, embeds: Float[Tensor, "views features dim"], sizes: Sequence[Size]
@@ -71,12 +99,18 @@ class Llava(nn.Module):
         positions: Int[Tensor, "batch seq"],
         cache: KVCache | None = None,
     ) -> Float[Tensor, "batch seq dim"]:
+        """Hidden states. `positions` are those of `anyres.token_positions`."""
         if images is None:
             embeds = self.language.embed(tokens)
         else:
+            if images.features is None:
+                images = replace(self.see(images.pixels), sizes=images.sizes)
             placeholders = tokens == self.config.tokens.image
             embeds = self.language.embed(tokens.masked_fill(placeholders, 0))  # not every vocabulary has a word for it
             embeds = merge(embeds, at=placeholders, features=self.encode_images(images))
+            if images.places is not None:
+                placed = positions[placeholders] + images.places.flatten()
+                positions = positions.masked_scatter(placeholders, placed)
         return self.language(embeds, positions, cache)
 
 

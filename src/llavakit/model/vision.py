@@ -50,6 +50,15 @@ class VisionAttention(nn.Module):
         mixed = attend(query, key, value)
         return self.out_proj(rearrange(mixed, "views heads seq dim -> views seq (heads dim)"))
 
+    def received(self, x: Float[Tensor, "views seq width"]) -> Float[Tensor, "views seq"]:
+        """How much each position is looked at: the mean over all heads and all that look, in float32."""
+        query, key = (
+            rearrange(proj(x), "views seq (heads dim) -> views heads seq dim", heads=self.num_heads).float()
+            for proj in (self.q_proj, self.k_proj)
+        )
+        scores = query @ key.transpose(-1, -2) * query.shape[-1] ** -0.5
+        return scores.softmax(-1).mean((1, 2))
+
 
 class VisionMLP(nn.Module):
     def __init__(self, config: VisionConfig) -> None:
@@ -104,6 +113,15 @@ class VisionTower(nn.Module):
         """The features LLaVA reads, out of `hidden_states`."""
         features = states[self.config.num_used_layers]
         return features[:, -self.config.num_features :]
+
+    def features_and_attention(
+        self, pixels: Float[Tensor, "views 3 size size"]
+    ) -> tuple[Float[Tensor, "views features width"], Float[Tensor, "views features"]]:
+        """The features, and how much each is looked at in the layer they come out of."""
+        states, last = self.hidden_states(pixels), self.config.num_used_layers - 1
+        layer = self.layers[last]
+        received = layer.self_attn.received(layer.layer_norm1(states[last]))
+        return self.select(states), received[:, -self.config.num_features :]
 
     def forward(self, pixels: Float[Tensor, "views 3 size size"]) -> Float[Tensor, "views features width"]:
         return self.select(self.hidden_states(pixels))

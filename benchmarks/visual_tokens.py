@@ -1,0 +1,139 @@
+"""What fewer visual tokens cost and save: accuracy on held-out pictures, and milliseconds; kept in visual-tokens.json.
+
+    llava scenes --kind instruct --split heldout --seed 1 --count 800 --out runs/pocket-data/heldout
+    python benchmarks/visual_tokens.py score runs/pocket-data/heldout all attention:16 pool:16
+    python benchmarks/visual_tokens.py time all attention:16 pool:16
+    python benchmarks/visual_tokens.py draw
+
+A setting replaces its own row and leaves the others. `time` interleaves the settings in every round, each time with an
+engine that has seen nothing, and takes medians. `draw` makes the curve of docs/visual-tokens.md.
+"""
+
+from __future__ import annotations
+
+import json
+import statistics
+import sys
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from llavakit.checkpoint.load import Loaded, load, locate
+from llavakit.config import VisualTokens
+from llavakit.engine.engine import Engine
+from llavakit.engine.sampling import SamplingParams
+from llavakit.evaluate.circumstances import circumstances
+from llavakit.evaluate.run import run
+from llavakit.evaluate.tasks import TASKS
+from llavakit.processing import Conversation, open_image
+
+ROUNDS = 21
+HERE = Path(__file__).parent
+RESULTS = HERE / "visual-tokens.json"
+CURVE = HERE.parent / "docs" / "visual-tokens.svg"
+PICTURE = HERE.parent / "examples" / "drawing.png"
+
+
+def opened(setting: str) -> Loaded:
+    """The pocket model with a setting: `all`, or a method and a number of tokens as in `attention:16`."""
+    method, _, count = setting.partition(":")
+    return load("pocket", visual_tokens=VisualTokens(count=int(count), method=method) if count else None)
+
+
+def score(setting: str, data: Path) -> dict[str, Any]:
+    """Every question of the test, as `llava evaluate` asks them."""
+    task = TASKS["scenes"]
+    report = run(
+        task,
+        task.read(data),
+        opened(setting),
+        folder=locate("pocket"),
+        limit=None,
+        seed=0,
+        watch=lambda answers, _: answers,
+    )
+    results = report["results"]
+    kept = ("model", "data", "machine", "versions", "commit", "command")
+    kinds = {kind: row["score"] for kind, row in results["kinds"].items()}
+    return {"overall": results["overall"], "kinds": kinds} | {key: report[key] for key in kept}
+
+
+def times(settings: list[str]) -> dict[str, dict[str, Any]]:
+    """Medians and ranges of encoding, prefill and the first token, in milliseconds."""
+    models = {setting: opened(setting) for setting in settings}
+    rounds: dict[str, list[dict[str, float]]] = {setting: [] for setting in settings}
+    asked = Conversation().ask(open_image(PICTURE), "How many things are in the picture?")
+    for _ in range(ROUNDS + 1):  # the first is a warm-up
+        for setting, loaded in models.items():
+            timings = Engine(loaded).generate(asked, SamplingParams(max_tokens=1)).timings
+            rounds[setting].append(
+                {key: getattr(timings, key) for key in ("encode_ms", "prefill_ms", "first_token_ms")}
+            )
+    around = {key: circumstances(torch.device("cpu"))[key] for key in ("machine", "versions", "commit", "command")}
+    return {
+        setting: {
+            key: {
+                "median": round(statistics.median(row[key] for row in rows[1:]), 2),
+                "range": [round(pick(row[key] for row in rows[1:]), 2) for pick in (min, max)],
+            }
+            for key in rows[0]
+        }
+        | around
+        for setting, rows in rounds.items()
+    }
+
+
+def keep(part: str, setting: str, row: dict[str, Any]) -> None:
+    """Put one row into the file of results."""
+    results = json.loads(RESULTS.read_text()) if RESULTS.exists() else {}
+    results.setdefault(part, {})[setting] = row
+    RESULTS.write_text(json.dumps(results, indent=1) + "\n")
+
+
+def curve(results: dict[str, Any]) -> str:
+    """Accuracy against visual tokens, a line for each method."""
+    scores = {setting: row["overall"]["score"] for setting, row in results["scores"].items()}
+    whole = scores.pop("all")
+
+    def at(count: float, percent: float) -> str:
+        return f"{60 + count * 7:.0f},{330 - (percent - 40) * 7.5:.0f}"
+
+    parts = [
+        '<svg xmlns="http://www.w3.org/2000/svg" width="600" height="380" font-family="sans-serif" font-size="13">',
+        '<rect width="600" height="380" fill="white"/>',
+    ]
+    for percent in range(40, 81, 10):
+        x, y = at(0, percent).split(",")
+        parts.append(f'<path d="M{x} {y}H530" stroke="#ddd"/><text x="20" y="{int(y) + 4}">{percent}%</text>')
+    for count in (8, 16, 32, 48, 64):
+        parts.append(f'<text x="{at(count, 0).split(",")[0]}" y="350" text-anchor="middle">{count}</text>')
+    parts.append('<text x="290" y="372" text-anchor="middle">visual tokens</text>')
+    for method, colour in (("attention", "#1f6fb4"), ("pool", "#c2571a")):
+        rows = sorted((int(name.split(":")[1]), score) for name, score in scores.items() if name.startswith(method))
+        if not rows:
+            continue
+        points = [at(*row) for row in [*rows, (64, whole)]]
+        parts.append(f'<polyline points="{" ".join(points)}" fill="none" stroke="{colour}" stroke-width="2"/>')
+        dots = (point.split(",") for point in points)
+        parts += [f'<circle cx="{x}" cy="{y}" r="4" fill="{colour}"/>' for x, y in dots]
+        x, y = points[0].split(",")
+        parts.append(f'<text x="{int(x) + 10}" y="{int(y) + 16}" fill="{colour}">{method}</text>')
+    return "\n".join([*parts, "</svg>", ""])
+
+
+if __name__ == "__main__":
+    match sys.argv[1:]:
+        case ["score", data, *settings]:
+            for setting in settings:
+                row = score(setting, Path(data))
+                keep("scores", setting, row)
+                print(setting, row["overall"], row["kinds"], flush=True)
+        case ["time", *settings]:
+            for setting, row in times(settings).items():
+                keep("times", setting, row)
+                print(setting, json.dumps(row))
+        case ["draw"]:
+            CURVE.write_text(curve(json.loads(RESULTS.read_text())))
+        case _:
+            sys.exit(__doc__)

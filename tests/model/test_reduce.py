@@ -1,0 +1,107 @@
+"""Fewer features, against the same said in plain loops."""
+
+from __future__ import annotations
+
+import math
+
+import pytest
+import torch
+
+from llavakit.config import VisionConfig
+from llavakit.model import VisionTower
+from llavakit.model.reduce import SHARPNESS, choose, pool, prune
+
+
+def cosine(a: list[float], b: list[float]) -> float:
+    return sum(x * y for x, y in zip(a, b, strict=True)) / math.hypot(*a) / math.hypot(*b)
+
+
+def naive_choice(features: list[list[float]], attention: list[float], count: int) -> list[int]:
+    taken: list[int] = []
+
+    def worth(chosen: list[int]) -> float:
+        """Minus one is as unlike as can be: what no patch stands for yet."""
+        total = 0.0
+        for patch, looked_at in zip(features, attention, strict=True):
+            likest = max([cosine(patch, features[other]) for other in chosen], default=-1.0)
+            total += looked_at**SHARPNESS * likest
+        return total
+
+    for _ in range(count):
+        left = [patch for patch in range(len(features)) if patch not in taken]
+        taken.append(max(left, key=lambda patch: worth([*taken, patch])))
+    return sorted(taken)
+
+
+@pytest.mark.parametrize("count", [1, 3, 7, 16])
+def test_the_choice_equals_plain_loops(count: int) -> None:
+    for seed in range(5):
+        torch.manual_seed(seed)
+        features, attention = torch.randn(16, 6), torch.rand(16).softmax(0)
+        expected = naive_choice(features.double().tolist(), attention.double().tolist(), count)
+        assert choose(features, attention, count).tolist() == expected
+
+
+def test_kept_features_are_the_tower_s_own_in_reading_order() -> None:
+    torch.manual_seed(0)
+    features, attention = torch.randn(3, 16, 6), torch.rand(3, 16)
+    kept, places = prune(features, attention, 5)
+    for view in range(3):
+        assert places[view].tolist() == sorted(set(places[view].tolist()))
+        assert torch.equal(kept[view], features[view, places[view]])
+
+
+def test_all_patches_are_all_patches() -> None:
+    torch.manual_seed(0)
+    features, attention = torch.randn(2, 16, 6), torch.rand(2, 16)
+    for kept, places in (prune(features, attention, 16), pool(features, 16)):
+        assert torch.equal(kept, features)
+        assert places.tolist() == [list(range(16))] * 2
+
+
+def test_equal_patches_are_taken_once_before_others() -> None:
+    torch.manual_seed(0)
+    features = torch.eye(4).repeat_interleave(4, 0)
+    assert (choose(features, torch.rand(16) + 0.1, 4) // 4).tolist() == [0, 1, 2, 3]
+
+
+def test_pooling_equals_plain_loops() -> None:
+    features = torch.randn(2, 36, 5)
+    pooled, places = pool(features, 4)  # squares of 3x3 patches
+    for view in range(2):
+        for square in range(4):
+            top, left = square // 2 * 3, square % 2 * 3
+            members = [(top + row) * 6 + left + column for row in range(3) for column in range(3)]
+            expected = sum(features[view, member] for member in members) / 9
+            assert torch.allclose(pooled[view, square], expected, atol=1e-6)
+            assert places[view, square] == members[4]
+
+
+@pytest.mark.parametrize("class_token", [True, False])
+def test_attention_received_equals_plain_loops(class_token: bool) -> None:
+    torch.manual_seed(0)
+    config = VisionConfig(
+        image_size=28,
+        patch_size=7,
+        hidden_size=8,
+        intermediate_size=8,
+        num_layers=3,
+        num_heads=2,
+        class_token=class_token,
+    )
+    tower, pixels = VisionTower(config), torch.randn(2, 3, 28, 28)
+    with torch.inference_mode():
+        features, received = tower.features_and_attention(pixels)
+        assert torch.equal(features, tower(pixels))
+        layer = tower.layers[1]  # feature layer -2: the second of three is the last computed
+        entered = layer.layer_norm1(tower.hidden_states(pixels)[1])
+        query, key = layer.self_attn.q_proj(entered), layer.self_attn.k_proj(entered)
+    seq, first = entered.shape[1], int(class_token)
+    for view in range(2):
+        expected = [0.0] * seq
+        for head in (slice(0, 4), slice(4, 8)):
+            for looking in range(seq):
+                scores = [math.exp(query[view, looking, head] @ key[view, at, head] / 2) for at in range(seq)]
+                for at in range(seq):
+                    expected[at] += scores[at] / sum(scores) / 2 / seq
+        assert received[view].tolist() == pytest.approx(expected[first:], abs=1e-6)
