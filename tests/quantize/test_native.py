@@ -74,7 +74,9 @@ def logits_of(decoder: NativeDecoder, tokens: Tensor, chunks: list[int]) -> Tens
     cache, table, found, start = decoder.new_cache(NUM_BLOCKS), a_table()[None], [], 0
     for length in chunks:
         here = torch.arange(length).int()
-        found.append(decoder.step(tokens[start : start + length], start + here, ints(0, length), table, cache, here))
+        found.append(
+            decoder.step(tokens[start : start + length], start + here, ints(0, length), ints(start), table, cache, here)
+        )
         start += length
     return torch.cat(found)
 
@@ -107,11 +109,12 @@ def test_neighbours_change_nothing(decoder: NativeDecoder) -> None:
     tables, cache = a_table(3)[: 3 * width].view(3, width), decoder.new_cache(NUM_BLOCKS)
     for sequence, known in ((1, 29), (2, 20)):
         here = torch.arange(known).int()
-        decoder.step(tokens[sequence][:known], here, ints(0, known), tables[sequence][None], cache, ints())
+        decoder.step(tokens[sequence][:known], here, ints(0, known), ints(0), tables[sequence][None], cache, ints())
     found = decoder.step(
         torch.cat((tokens[0], tokens[1][29:], tokens[2][20:])),
         torch.cat((torch.arange(40), ints(29), torch.arange(20, 25))).int(),
         ints(0, 40, 41, 46),
+        ints(0, 29, 20),
         tables.contiguous(),
         cache,
         ints(39, 40, 41, 42, 43, 44, 45),
@@ -127,7 +130,17 @@ def test_embeddings_in_place_of_tokens(language: LanguageModel, decoder: NativeD
     masked = tokens.clone()
     masked[3:9] = -1
     here = torch.arange(12).int()
-    assert torch.equal(decoder.step(masked, here, ints(0, 12), a_table()[None], cache, here, embeds), whole)
+    assert torch.equal(decoder.step(masked, here, ints(0, 12), ints(0), a_table()[None], cache, here, embeds), whole)
+
+
+@torch.inference_mode()
+def test_positions_may_leave_gaps(language: LanguageModel, decoder: NativeDecoder) -> None:
+    tokens = torch.randint(0, 90, (20,), generator=torch.Generator().manual_seed(5)).int()
+    positions = torch.arange(20).mul(3).add(1).int()
+    wanted = language.lm_head(language(language.embed(tokens[None].long()), positions[None].long())[0])
+    cache, here = decoder.new_cache(NUM_BLOCKS), torch.arange(20).int()
+    found = decoder.step(tokens, positions, ints(0, 20), ints(0), a_table()[None], cache, here)
+    assert (found - wanted).norm() < 0.02 * wanted.norm()
 
 
 def test_what_does_not_fit_is_refused(decoder: NativeDecoder) -> None:
@@ -136,6 +149,7 @@ def test_what_does_not_fit_is_refused(decoder: NativeDecoder) -> None:
         "tokens": ints(1, 2),
         "positions": ints(0, 1),
         "starts": ints(0, 2),
+        "cached": ints(0),
         "tables": table,
         "cache": cache,
         "wanted": ints(1),
@@ -144,8 +158,9 @@ def test_what_does_not_fit_is_refused(decoder: NativeDecoder) -> None:
     for bad in (
         {"tokens": ints(1, 90)},
         {"tokens": ints(1, -1)},
-        {"positions": ints(0, 2)},
-        {"positions": ints(NUM_BLOCKS * BLOCK - 1, NUM_BLOCKS * BLOCK)},
+        {"positions": ints(-1, 0)},
+        {"positions": ints(0, NUM_BLOCKS * BLOCK)},
+        {"cached": ints(NUM_BLOCKS * BLOCK - 1)},
         {"starts": ints(0, 1)},
         {"tables": table + NUM_BLOCKS},
         {"wanted": ints(2)},

@@ -84,6 +84,7 @@ class PackedSubject:
             rows * 31 % self._language.vocab_size,
             (start + rows % count).int(),
             torch.arange(0, (batch + 1) * count, count, dtype=torch.int32),
+            torch.full((batch,), start, dtype=torch.int32),
             torch.arange(batch * blocks, dtype=torch.int32).view(batch, blocks),
             cache,
             torch.arange(count - 1, batch * count, count, dtype=torch.int32),

@@ -98,6 +98,7 @@ class NativeDecoder:
         tokens: Int[Tensor, " rows"],
         positions: Int[Tensor, " rows"],
         starts: Int[Tensor, " sequences_and_one"],
+        cached: Int[Tensor, " sequences"],
         tables: Int[Tensor, "sequences table"],
         cache: Float16[Tensor, "layers blocks numbers"],
         wanted: Int[Tensor, " wanted"],
@@ -106,11 +107,20 @@ class NativeDecoder:
         """New tokens of several sequences, behind one another; sequence s has the rows from starts[s] to starts[s+1].
 
         All integers are int32. A token below 0 stands for the next row of `embeds`. Keys and values go into `cache`
-        by each sequence's table of blocks; logits come of the rows that are `wanted`.
+        by each sequence's table of blocks, behind the `cached` ones; `positions` may leave gaps. Logits come of the
+        rows that are `wanted`.
         """
         logits = torch.empty(len(wanted), self._vocab)
         self._native.step(
-            tokens, positions, starts, tables, embeds, cache.view(torch.int16).view(torch.uint16), wanted, logits
+            tokens,
+            positions,
+            starts,
+            cached,
+            tables,
+            embeds,
+            cache.view(torch.int16).view(torch.uint16),
+            wanted,
+            logits,
         )
         return logits
 

@@ -69,7 +69,11 @@ def native_tower(tower: VisionTower) -> NativeTower:
     return NativeTower(
         [
             TowerLayer(
-                *(_numbers(value) for norm in (layer.layer_norm1, layer.layer_norm2) for value in (norm.weight, norm.bias)),
+                *(
+                    _numbers(value)
+                    for norm in (layer.layer_norm1, layer.layer_norm2)
+                    for value in (norm.weight, norm.bias)
+                ),
                 *(_matrix(getattr(layer.self_attn, name)) for name in ("q_proj", "k_proj", "v_proj", "out_proj")),
                 _matrix(layer.mlp.fc1),
                 _matrix(layer.mlp.fc2),

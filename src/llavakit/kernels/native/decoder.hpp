@@ -134,29 +134,34 @@ class DecoderStep {
         return sequence;
     }
 
+    // Where in its sequence a row stands: positions may leave gaps, the cache does not.
+    int64_t place(int64_t sequence, int64_t row) const {
+        return batch_.cached[sequence] + row - batch_.starts[sequence];
+    }
+
     int64_t block_stride() const { return 2 * keys_width_ * BLOCK; }
 
     // Turns a row's queries and keys by their position, and puts its keys and values into the cache.
     void remember(int64_t row, uint16_t* cache) {
         const int head_dim = int(decoder_.head_dim);
-        const int64_t position = batch_.positions[row];
-        const int32_t* table = batch_.tables + sequence_of(row) * batch_.table_width;
-        const float* cosine = decoder_.cosine + position * head_dim / 2;
-        const float* sine = decoder_.sine + position * head_dim / 2;
+        const int64_t sequence = sequence_of(row), at = place(sequence, row);
+        const int32_t* table = batch_.tables + sequence * batch_.table_width;
+        const float* cosine = decoder_.cosine + batch_.positions[row] * head_dim / 2;
+        const float* sine = decoder_.sine + batch_.positions[row] * head_dim / 2;
         const float shorter = 1.0f / std::sqrt(float(head_dim));  // of attention, put into the queries
         for (int64_t head = 0; head < decoder_.heads; head++)
             rotate(queries_ + row * queries_width_ + head * head_dim, cosine, sine, head_dim, shorter);
-        uint16_t* block = cache + table[position / BLOCK] * block_stride();
+        uint16_t* block = cache + table[at / BLOCK] * block_stride();
         for (int64_t head = 0; head < decoder_.kv_heads; head++) {
             float* key = keys_ + row * keys_width_ + head * head_dim;
             const float* value = values_ + row * keys_width_ + head * head_dim;
             uint16_t* keys = block + head * 2 * BLOCK * head_dim;
-            uint16_t* values = keys + BLOCK * head_dim + position % BLOCK * head_dim;
+            uint16_t* values = keys + BLOCK * head_dim + at % BLOCK * head_dim;
             rotate(key, cosine, sine, head_dim, 1.0f);
             for (int d = 0; d < head_dim; d += LANES) {
                 uint16_t halves[LANES];
                 store_halves(halves, load(key + d));
-                for (int i = 0; i < LANES; i++) keys[(d + i) * BLOCK + position % BLOCK] = halves[i];
+                for (int i = 0; i < LANES; i++) keys[(d + i) * BLOCK + at % BLOCK] = halves[i];
                 store_halves(values + d, load(value + d));
             }
         }
@@ -169,7 +174,7 @@ class DecoderStep {
         for (int64_t s = 0; s < batch_.num_sequences; s++) {
             const int64_t rows = batch_.starts[s + 1] - batch_.starts[s];
             tiles += (rows * sharing + TILE_QUERIES - 1) / TILE_QUERIES;
-            if (rows > 0) positions += batch_.positions[batch_.starts[s + 1] - 1] + 1;
+            positions += place(s, batch_.starts[s + 1]);
         }
         const auto one = [&](int64_t job, int) {
             const int64_t head = job / tiles;
@@ -211,7 +216,7 @@ class DecoderStep {
             const int64_t head = kv_head * sharing + (first + m) % sharing;
             queries.query[m] = queries_ + row * queries_width_ + head * decoder_.head_dim;
             queries.mixed[m] = mixed_ + row * queries_width_ + head * decoder_.head_dim;
-            queries.limit[m] = batch_.positions[row] + 1;
+            queries.limit[m] = place(sequence, row) + 1;
         }
         const HeadBlocks blocks{cache + kv_head * 2 * BLOCK * decoder_.head_dim,
                                 batch_.tables + sequence * batch_.table_width, block_stride()};

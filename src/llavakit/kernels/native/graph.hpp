@@ -78,7 +78,8 @@ struct Batch {
     const int32_t* starts;      // [num_sequences + 1]
     const int32_t* tokens;      // [rows]; below 0: the next row of `embeds`
     const float* embeds;        // [number of such rows, dim]
-    const int32_t* positions;   // [rows], ascending by one within a sequence
+    const int32_t* positions;   // [rows], by which queries and keys are turned
+    const int32_t* cached;      // [num_sequences], how many tokens of it the cache holds before this step
     const int32_t* tables;      // [num_sequences, table_width] of block numbers
     int64_t table_width;
     uint16_t* cache;            // float16 [layers, blocks, kv_heads, keys [head_dim, 16] then values [16, head_dim]]

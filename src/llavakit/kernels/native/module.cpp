@@ -98,7 +98,8 @@ class DecoderHandle {
         decoder_.num_layers = int64_t(layers_.size());
     }
 
-    void step(const Ints1& tokens, const Ints1& positions, const Ints1& starts, const Array<const int32_t, 2>& tables,
+    void step(const Ints1& tokens, const Ints1& positions, const Ints1& starts, const Ints1& cached,
+              const Array<const int32_t, 2>& tables,
               const std::optional<Array<const float, 2>>& embeds, const Array<uint16_t, 3>& cache, const Ints1& wanted,
               const Array<float, 2>& logits) {
         const int64_t rows = int64_t(tokens.shape(0)), sequences = int64_t(starts.shape(0)) - 1;
@@ -107,7 +108,7 @@ class DecoderHandle {
                    int64_t(cache.shape(2)) == decoder_.kv_heads * decoder_.head_dim * 32,
                "the cache is another model's");
         expect(int64_t(positions.shape(0)) == rows && sequences >= 1 && int64_t(tables.shape(0)) == sequences &&
-                   starts(0) == 0 && starts(sequences) == rows,
+                   int64_t(cached.shape(0)) == sequences && starts(0) == 0 && starts(sequences) == rows,
                "a step's rows and sequences do not fit");
         expect(wanted.shape(0) == logits.shape(0) && int64_t(logits.shape(1)) == decoder_.head.rows,
                "the room for logits does not fit");
@@ -115,23 +116,21 @@ class DecoderHandle {
         for (int64_t row = 0; row < rows; row++) {
             expect(tokens(row) < decoder_.embedding.rows, "a token that the vocabulary does not have");
             next += tokens(row) < 0;
+            expect(positions(row) >= 0 && positions(row) < positions_, "a position beyond the context");
         }
         expect(next == embedded && (!embeds || int64_t(embeds->shape(1)) == decoder_.dim),
                "the embeddings given are not as many as their places");
         for (int64_t s = 0; s < sequences; s++) {
             expect(starts(s) < starts(s + 1), "a sequence without new tokens");
-            for (int64_t row = starts(s); row < starts(s + 1); row++)
-                expect(positions(row) == positions(starts(s)) + (row - starts(s)), "positions that do not ascend by one");
-            const int64_t last = positions(starts(s + 1) - 1);
-            expect(positions(starts(s)) >= 0 && last < positions_ && last / 16 < int64_t(tables.shape(1)),
-                   "a position beyond the context or the block table");
+            const int64_t last = int64_t(cached(s)) + starts(s + 1) - starts(s) - 1;
+            expect(cached(s) >= 0 && last / 16 < int64_t(tables.shape(1)), "more tokens than the block table has room for");
             for (int64_t block = 0; block <= last / 16; block++)
                 expect(tables(s, block) >= 0 && tables(s, block) < blocks, "a block that the cache does not have");
         }
         for (size_t i = 0; i < wanted.shape(0); i++)
             expect(wanted(i) >= 0 && wanted(i) < rows, "logits of a row that there is not");
         const Batch batch{.rows = rows, .num_sequences = sequences, .starts = starts.data(), .tokens = tokens.data(),
-                          .embeds = embeds ? embeds->data() : nullptr, .positions = positions.data(),
+                          .embeds = embeds ? embeds->data() : nullptr, .positions = positions.data(), .cached = cached.data(),
                           .tables = tables.data(), .table_width = int64_t(tables.shape(1)), .cache = cache.data(),
                           .layer_stride = int64_t(cache.shape(1) * cache.shape(2)), .wanted = wanted.data(),
                           .num_wanted = int64_t(wanted.shape(0)), .logits = logits.data()};
@@ -207,7 +206,7 @@ NB_MODULE(_native, module) {
                       const Array<const float, 2>&, const Array<const float, 2>&>(),
              "heads"_a, "kv_heads"_a, "head_dim"_a, "eps"_a, "norm"_a, "embedding"_a, "head"_a, "cosine"_a, "sine"_a)
         .def("add_layer", &DecoderHandle::add_layer)
-        .def("step", &DecoderHandle::step, "tokens"_a, "positions"_a, "starts"_a, "tables"_a, "embeds"_a.none(), "cache"_a,
+        .def("step", &DecoderHandle::step, "tokens"_a, "positions"_a, "starts"_a, "cached"_a, "tables"_a, "embeds"_a.none(), "cache"_a,
              "wanted"_a, "logits"_a);
     nb::class_<TowerHandle>(module, "Tower")
         .def(nb::init<int64_t, int64_t, float, int>(), "dim"_a, "heads"_a, "eps"_a, "activation"_a)
