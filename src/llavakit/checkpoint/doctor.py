@@ -66,7 +66,7 @@ def examine(folder: Path, parts: Parts = NO_PARTS, *, with_weights: bool = False
     diagnosis = Diagnosis(folder, what, findings=findings)
     if contents is None:
         tell(_damaged(folder))
-        tell(way_in(seen, needs_base=any("give --base" in finding.says for finding in findings)))
+        tell(way_in(seen))
         if seen.is_original:
             diagnosis.treated_as = _attempt([], lambda: foretold(foreseen(seen))) or {}
     else:

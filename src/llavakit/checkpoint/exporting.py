@@ -17,6 +17,7 @@ from llavakit.checkpoint.export.original import write_original
 from llavakit.checkpoint.export.source import Source
 from llavakit.checkpoint.gguf.language import Precision
 from llavakit.checkpoint.load import companions, locate, tokenizer_of
+from llavakit.checkpoint.save import check_apart
 from llavakit.checkpoint.weights import check_fit, stored_dtype
 from llavakit.model import Llava
 
@@ -49,8 +50,7 @@ def export_checkpoint(
     """
     folder, parts = locate(model), companions(model, parts)
     check_replaceable(out)
-    if out.resolve() == folder.resolve():
-        raise CheckpointError(f"{out} is the model itself, and an export would replace it: choose a new folder")
+    check_apart(out, folder)
     contents = read_contents(folder, parts)
     with torch.device("meta"):
         check_fit(Llava(contents.config), contents.tensors, folder)

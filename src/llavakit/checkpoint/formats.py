@@ -27,9 +27,12 @@ TOKENIZER_SETTINGS_FILE = "tokenizer_config.json"
 # Files beside config.json in which a llava-hf folder may say the rest; later transformers nest the image settings.
 GENERATION_FILE = "generation_config.json"
 _MAX_JSON_BYTES = 4 << 20  # the index of the largest published model has 0.2 MB
-_IMAGE_FILES = ("preprocessor_config.json", "processor_config.json")
+IMAGE_FILE = "preprocessor_config.json"
+PROCESSOR_FILE = "processor_config.json"
+_IMAGE_FILES = (IMAGE_FILE, PROCESSOR_FILE)
 # Where a folder may have a chat template of its own: first for the whole model, then for its language model alone.
-_CHAT_TEMPLATE_FILES = ("chat_template.jinja", "chat_template.json")
+CHAT_TEMPLATE_FILE = "chat_template.jinja"
+_CHAT_TEMPLATE_FILES = (CHAT_TEMPLATE_FILE, "chat_template.json")
 _MAX_CHAT_TEMPLATE_BYTES = 2**20  # published ones stay below 20 kB
 
 
@@ -131,7 +134,7 @@ def read_chat_template(folder: str | Path) -> str:
     native = read_optional(folder / CONFIG_FILE).get("format") == NATIVE_FORMAT
     found = None if native else _chat_template(folder, (*_CHAT_TEMPLATE_FILES, TOKENIZER_SETTINGS_FILE))
     if found is None:
-        why = "a native folder names its template instead" if native else f"{_CHAT_TEMPLATE_FILES[0]} would hold it"
+        why = "a native folder names its template instead" if native else f"{CHAT_TEMPLATE_FILE} would hold it"
         raise CheckpointError(f"{folder} has no chat template of its own ({why}): leave out --template jinja")
     return found
 

@@ -32,6 +32,12 @@ class StoredTensor:
 Tensors = dict[str, StoredTensor]
 
 
+def file_of(folder: Path, stem: str) -> Path | None:
+    """The weight file of a name, safetensors before a pickle; None if there is none."""
+    paths = (folder / f"{stem}{suffix}" for suffix in (".safetensors", ".bin"))
+    return next((path for path in paths if path.is_file()), None)
+
+
 def stored_tensors(folder: Path) -> Tensors:
     """All tensors of a folder by name, as its single safetensors file or its index lists them.
 
@@ -63,10 +69,8 @@ class Reader:
 
     def file(self, folder: Path, stem: str) -> Tensors | None:
         """A file of its own beside the weights, such as an adapter; None if there is none of that name."""
-        for suffix in (".safetensors", ".bin"):
-            if (path := folder / (stem + suffix)).is_file():
-                return self._open(path)
-        return None
+        path = file_of(folder, stem)
+        return path and self._open(path)
 
     def _sharded(self, index: Path) -> Tensors:
         places = read_json(index).get("weight_map")

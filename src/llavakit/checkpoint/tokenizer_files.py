@@ -19,7 +19,7 @@ from llavakit.processing.tokenizer import Tokenizer
 SENTENCEPIECE_FILE = "tokenizer.model"
 
 # Files beside a tokenizer.model in which transformers keeps what the model does not say.
-_NAMES_FILE = "special_tokens_map.json"
+NAMES_FILE = "special_tokens_map.json"
 _ADDED_FILE = "added_tokens.json"
 
 _NAMED = ("unk_token", "bos_token", "eos_token", "pad_token", "additional_special_tokens")
@@ -72,7 +72,7 @@ def _json(file: Path) -> str:
 def _converted(file: Path) -> str:
     """A tokenizer.model and the settings beside it as the content of a tokenizer.json."""
     settings, names, added = (
-        read_optional(file.with_name(name)) for name in (TOKENIZER_SETTINGS_FILE, _NAMES_FILE, _ADDED_FILE)
+        read_optional(file.with_name(name)) for name in (TOKENIZER_SETTINGS_FILE, NAMES_FILE, _ADDED_FILE)
     )
     model = read_model(file.read_bytes())
     legacy = settings.get("legacy")

@@ -12,6 +12,7 @@ from torch import Tensor, nn
 from llavakit.checkpoint import CheckpointError
 from llavakit.checkpoint.contents import NO_PARTS, Parts, read_contents
 from llavakit.checkpoint.reader import StoredTensor
+from llavakit.checkpoint.save import overflows
 from llavakit.model import Llava
 
 LARGEST_WIDENED = 10**9  # weights of a model that is widened to float32 on a CPU: 4 GB
@@ -59,7 +60,7 @@ def fill(
 def _as(weight: Tensor, name: str, dtype: torch.dtype) -> Tensor:
     """A weight in another type; raises `CheckpointError` where that would make numbers infinite."""
     converted = weight.to(dtype)
-    if converted is not weight and dtype == torch.float16 and converted.isinf().any() and not weight.isinf().any():
+    if dtype == torch.float16 and overflows(converted, weight):
         raise CheckpointError(f"{name} holds values too large for float16: give another --dtype")
     return converted
 

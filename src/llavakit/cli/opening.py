@@ -24,7 +24,7 @@ def open_model(
         name,
         parts=Parts(vision_tower, base),
         device=choose_device(device),
-        dtype=None if dtype == "auto" else getattr(torch, dtype),
+        dtype=number_format(dtype),
     )
 
 
@@ -38,6 +38,11 @@ def open_template(name: str | None, *, model: str) -> str | JinjaTemplate | None
     if name is not None:
         find_template(name)
     return name
+
+
+def number_format(dtype: DType) -> torch.dtype | None:
+    """The number format asked for; None leaves it to what the weights are and where they go."""
+    return None if dtype == "auto" else getattr(torch, dtype)
 
 
 def choose_device(device: Device) -> str:
