@@ -7,6 +7,7 @@ from llavakit.checkpoint.formats import CONFIG_FILE, FOR_LLAMA_CPP, NATIVE_FORMA
 from llavakit.checkpoint.lora import ADAPTER_CONFIG_FILE
 from llavakit.checkpoint.original import PROJECTOR
 from llavakit.checkpoint.reader import Reader
+from llavakit.checkpoint.regular import is_there
 from llavakit.checkpoint.tokenizer_files import SENTENCEPIECE_FILE, tokenizer_folder
 from llavakit.checkpoint.towers import built_as
 from llavakit.config import LlavaConfig
@@ -92,7 +93,7 @@ def _pictures(config: LlavaConfig) -> str:
 
 def _tokenizer(seen: Seen) -> str:
     folder = tokenizer_folder(seen.folder, seen.parts.base)
-    name = next((name for name in (TOKENIZER_FILE, SENTENCEPIECE_FILE) if (folder / name).is_file()), None)
+    name = next((name for name in (TOKENIZER_FILE, SENTENCEPIECE_FILE) if is_there(folder / name)), None)
     if name is None:
         return "none"
     made = ", converted" if name == SENTENCEPIECE_FILE else ""

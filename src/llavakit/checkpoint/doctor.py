@@ -25,6 +25,7 @@ from llavakit.checkpoint.lora import ADAPTER
 from llavakit.checkpoint.needs import foreseen, way_in
 from llavakit.checkpoint.original import PROJECTOR
 from llavakit.checkpoint.reader import PICKLES, Reader, Tensors
+from llavakit.checkpoint.regular import check_regular, is_there
 from llavakit.checkpoint.weights import misfits
 from llavakit.config import LlavaConfig
 from llavakit.model import Llava
@@ -96,7 +97,7 @@ def _once(findings: list[Finding]) -> list[Finding]:
 
 def _config(folder: Path) -> dict[str, Any]:
     """config.json as it is; empty where there is none, which is for others to judge."""
-    return read_json(folder / CONFIG_FILE) if (folder / CONFIG_FILE).is_file() else {}
+    return read_json(folder / CONFIG_FILE) if is_there(folder / CONFIG_FILE) else {}
 
 
 def _attempt(findings: list[Finding], step: Callable[[], T]) -> T | None:
@@ -174,9 +175,10 @@ def _damaged(folder: Path) -> Iterator[Finding]:
     """Every safetensors file that does not open, and why; the reader stops at the first."""
     for path in sorted(folder.glob(f"*{_SAFETENSORS}")) if folder.is_dir() else ():
         try:
+            check_regular(path)
             Reader().file(folder, path.name.removesuffix(_SAFETENSORS))
         except CheckpointError as error:
-            is_pointer = path.stat().st_size < 1024 and path.read_bytes().startswith(_LFS_POINTER)
+            is_pointer = path.is_file() and path.stat().st_size < 1024 and path.read_bytes().startswith(_LFS_POINTER)
             do = "it is a Git LFS pointer: run git lfs pull" if is_pointer else "get this file again"
             yield Finding("wrong", str(error), do, names=(path.name,))
 

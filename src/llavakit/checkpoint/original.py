@@ -27,6 +27,7 @@ from llavakit.checkpoint.formats import (
 from llavakit.checkpoint.lora import ADAPTER, ADAPTER_CONFIG_FILE, PREFIX, add_adapter, read_adapter
 from llavakit.checkpoint.picture_words import EMBEDDINGS, add_picture_words
 from llavakit.checkpoint.reader import Reader, StoredTensor, Tensors
+from llavakit.checkpoint.regular import is_there
 from llavakit.checkpoint.remarks import OUR_KEY
 from llavakit.checkpoint.rename import best_layout, by_our_names
 from llavakit.checkpoint.sections import JSON, section_of, tower_fields
@@ -59,7 +60,7 @@ def read_original(folder: Path, config: JSON, parts: Parts, reader: Reader) -> t
         if not is_inside:
             stored = reader.weights(parts.vision_tower)
             tensors |= by_our_names(stored, best_layout(stored, TOWER_LAYOUTS))
-    elif is_inside and (folder / OWN_TOWER / CONFIG_FILE).is_file():
+    elif is_inside and is_there(folder / OWN_TOWER / CONFIG_FILE):
         vision = _tower_config(folder / OWN_TOWER)
     elif is_inside and (known := recognise(tensors)):
         vision = known

@@ -43,7 +43,7 @@ def run(
             "name": loaded.name,
             "parameters": sum(parameter.numel() for parameter in loaded.model.parameters()),
             "computed_in": str(weight.dtype).removeprefix("torch."),
-            "sha256": digest(*sorted(folder.glob("*.safetensors"))),
+            "sha256": digest(*sorted(file for file in folder.glob("*.safetensors") if file.is_file())),
         },
         "data": {
             "file": test.file.name,
