@@ -20,10 +20,10 @@ from typing import Any
 import torch
 
 from llavakit.checkpoint.load import Loaded, load, locate
+from llavakit.circumstances import circumstances
 from llavakit.config import VisualTokens
 from llavakit.engine.engine import Engine
 from llavakit.engine.sampling import SamplingParams
-from llavakit.circumstances import circumstances
 from llavakit.evaluate.run import run
 from llavakit.evaluate.tasks import TASKS
 from llavakit.processing import Conversation, open_image

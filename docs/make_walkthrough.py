@@ -83,12 +83,12 @@ def _disk_to_model(page: Page, model: str | Path) -> Loaded:
     config, file_format = read_config(folder)
     page.stop(
         "config.py checkpoint/formats.py",
-        "`config.json` is read into frozen, checked data. Which format it is in, its content says. (A foreign "
-        "configuration would pass through `checkpoint/translate.py` or `checkpoint/translate_original.py` here, which "
-        "share `checkpoint/sections.py`, the kinds of its values through `checkpoint/kinds.py`, its "
-        "list of canvases through `checkpoint/pinpoints.py`, its rotary positions through `checkpoint/rope.py`, how to "
-        "speak to it through `checkpoint/spoken.py`, and what an export of ours says beside through "
-        "`checkpoint/remarks.py`.)",
+        "`config.json` is read into frozen, checked data, once `checkpoint/regular.py` has seen that it is a file. "
+        "Which format it is in, its content says. (A foreign configuration would pass through "
+        "`checkpoint/translate.py` or `checkpoint/translate_original.py` here, which share `checkpoint/sections.py`, "
+        "the kinds of its values through `checkpoint/kinds.py`, its list of canvases through "
+        "`checkpoint/pinpoints.py`, its rotary positions through `checkpoint/rope.py`, how to speak to it through "
+        "`checkpoint/spoken.py`, and what an export of ours says beside through `checkpoint/remarks.py`.)",
         f"format {file_format}",
         *(f"{name}: {value}" for name, value in config),
     )

@@ -123,7 +123,11 @@ def test_a_folder_of_oddities(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -
     (tmp_path / "model.safetensors").symlink_to(tmp_path / "nowhere")
     (tmp_path / "other.safetensors").mkdir()
     (tmp_path / "loop.safetensors").symlink_to(tmp_path / "loop.safetensors")
-    assert "it has no config.json" in wrong(examine(tmp_path))
+    said = wrong(examine(tmp_path))
+    for name in ("config.json", "other.safetensors"):
+        assert f"{tmp_path / name} is a folder where a file should be" in said
+    for name in ("model.safetensors", "loop.safetensors"):
+        assert f"{tmp_path / name} cannot be read: " in said
 
     def refuse(*_: object) -> None:
         raise PermissionError(13, "Permission denied")

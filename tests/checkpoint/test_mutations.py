@@ -5,6 +5,8 @@ from __future__ import annotations
 import json
 import os
 import shutil
+import subprocess
+import sys
 import tempfile
 import time
 from collections.abc import Callable
@@ -33,6 +35,7 @@ from llavakit.model import Llava
 from .conftest import CONFIG, random_model
 
 SECONDS = 20  # of computing, for one folder
+PIPE_SECONDS = 300  # for some fifty folders, of which each takes a moment
 DEEP = "deep"  # stands for what json.dumps cannot write
 NASTY = (
     None, True, False, -1, 0, 1, 3, 2**31, 10**12, 10**300, -(10**18), 1.5, -0.0, float("nan"), float("inf"), "", "x",
@@ -166,6 +169,87 @@ def open_whole(folder: Path, parts: Parts, scratch: Path) -> None:
 @pytest.mark.parametrize("kind", KINDS)
 def test_unchanged_they_open(kind: str, bench: Bench, tmp_path: Path) -> None:
     open_whole(bench.root / kind, bench.parts(kind), tmp_path)
+
+
+# What loading folders says, a line each, in a process that can be ended when it waits for ever.
+CHILD = """
+import json, sys
+from pathlib import Path
+from llavakit.checkpoint.card import licence_of
+from llavakit.checkpoint.contents import Parts, read_contents
+from llavakit.checkpoint.doctor import examine
+from llavakit.checkpoint.formats import read_chat_template
+from llavakit.checkpoint.load import tokenizer_of
+from llavakit.checkpoint.pickles import convert
+from llavakit.checkpoint.reader import Reader
+
+def unpickle(path):
+    convert(path, Path("made"))
+    return Path("made")
+
+def told(step):
+    try:
+        step()
+    except ValueError as error:
+        return str(error)
+    return "nothing"
+
+for pipe, folder, tower, base in json.load(sys.stdin):
+    folder, parts = Path(folder), Parts(tower and Path(tower), base and Path(base))
+    def open_whole():
+        contents = read_contents(folder, parts, Reader(unpickle))
+        tokenizer_of(folder, parts, contents.config)
+    said = told(open_whole)
+    told(lambda: read_chat_template(folder))
+    examine(folder, parts)  # pickles it never opens, and so stops earlier
+    licence_of(folder)
+    print(json.dumps([pipe, said]), flush=True)
+"""
+NOT_READ = ("README.md", "base/config.json")  # by what loads
+BESIDE = {  # files that the folders have not, and that would be read
+    "hf": ("chat_template.jinja", "special_tokens_map.json", "added_tokens.json"),
+    "original": ("generation_config.json",),
+    "projector": ("mm_projector.safetensors",),
+    "lora": ("non_lora_trainables.safetensors",),
+}
+
+
+def places_of(kind: str, bench: Bench) -> list[Path]:
+    """Every file that a folder and its parts have or may have."""
+    parts = bench.parts(kind)
+    folders = [bench.root / kind, *filter(None, (parts.vision_tower, parts.base))]
+    there = [file.relative_to(bench.root) for folder in folders for file in sorted(folder.iterdir())]
+    return there + [Path(kind) / name for name in BESIDE.get(kind, ())]
+
+
+def test_nobody_waits_for_a_pipe(bench: Bench, tmp_path: Path) -> None:
+    """In place of every file there may be, one after the other."""
+    rows = []
+    for kind, place in [(each, place) for each in KINDS for place in places_of(each, bench)]:
+        copy = Bench(tmp_path / str(len(rows)))
+        shutil.copytree(bench.root, copy.root)
+        (copy.root / place).unlink(missing_ok=True)
+        os.mkfifo(copy.root / place)
+        parts = copy.parts(kind)
+        given = (copy.root / place, copy.root / kind, parts.vision_tower, parts.base)
+        rows.append([path and str(path) for path in given])
+    try:
+        done = subprocess.run(
+            [sys.executable, "-c", CHILD],
+            input=json.dumps(rows),
+            capture_output=True,
+            text=True,
+            timeout=PIPE_SECONDS,
+            cwd=tmp_path,
+        )
+        lines, ending = done.stdout, done.stderr
+    except subprocess.TimeoutExpired as error:
+        lines, ending = (error.stdout or b"").decode(), "it waits"
+    said = dict(json.loads(line) for line in lines.splitlines())
+    assert len(said) == len(rows), f"{rows[len(said)]}: {ending[-1000:]}"
+    for pipe, loading in said.items():
+        refused = f"{pipe} is a named pipe where a file should be: put the file in its place"
+        assert (loading == refused) is not pipe.endswith(NOT_READ), (pipe, loading)
 
 
 def change_json(text: str, draw: st.DrawFn) -> str:

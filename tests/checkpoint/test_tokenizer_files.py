@@ -289,7 +289,7 @@ def test_a_damaged_model_is_told(bare: Path) -> None:
         read_tokenizer(bare, TOKENS)
     with file.open("r+b") as sparse:
         sparse.truncate(2**34)
-    with pytest.raises(CheckpointError, match="has 17,179,869,184 bytes, and at most 16,777,216 are read"):
+    with pytest.raises(CheckpointError, match="has 17,179,869,184 bytes, and at most 16,777,216 of such a file"):
         read_tokenizer(bare, TOKENS)
     file.unlink()
     with pytest.raises(CheckpointError, match="has no tokenizer.json and no tokenizer.model"):

@@ -25,7 +25,7 @@ from transformers import (
 
 from llavakit.checkpoint.contents import Parts, read_contents
 from llavakit.checkpoint.reader import StoredTensor
-from llavakit.checkpoint.towers import KNOWN, recognise
+from llavakit.checkpoint.towers import KNOWN, built_as, recognise
 from llavakit.checkpoint.weights import load_model
 from llavakit.config import LlavaConfig, VisionConfig
 from llavakit.model import Images, Llava
@@ -178,12 +178,11 @@ def test_the_known_siglip_is_what_its_own_configuration_says(tmp_path: Path) -> 
 
 
 def test_the_doctor_knows_a_siglip_by_its_shape_with_and_without_its_last_layer() -> None:
-    from llavakit.checkpoint.describe import _same
-
-    whole = KNOWN["google/siglip-so400m-patch14-384"]
-    assert _same(whole, whole.model_copy(update={"num_layers": 26, "feature_layer": -1}))
-    assert not _same(whole, whole.model_copy(update={"num_layers": 25, "feature_layer": -1}))
-    assert not _same(whole, whole.model_copy(update={"hidden_size": 768}))
+    name = "google/siglip-so400m-patch14-384"
+    cut = KNOWN[name].model_copy(update={"num_layers": 26, "feature_layer": -1})
+    assert built_as(cut, may_be_cut=True) == name and built_as(cut) is None
+    assert built_as(cut.model_copy(update={"num_layers": 25}), may_be_cut=True) is None
+    assert built_as(KNOWN[name].model_copy(update={"hidden_size": 768}), may_be_cut=True) is None
 
 
 def test_a_tower_without_a_class_vector_has_no_class_feature() -> None:

@@ -90,6 +90,17 @@ def answered(kind: str, form: str, *verdicts: tuple[bool, bool], expected: Any =
     ]
 
 
+def test_what_is_no_file_is_no_part_of_the_weights(
+    loaded: Loaded, model_folder: Path, write_data: Callable[..., Path], tmp_path: Path
+) -> None:
+    (tmp_path / "model.safetensors").symlink_to(model_folder / "model.safetensors")
+    (tmp_path / "odd.safetensors").mkdir()
+    report = run(
+        SCENES, SCENES.read(write_data()), loaded, folder=tmp_path, limit=1, seed=0, watch=lambda seen, _: seen
+    )
+    assert report["model"]["sha256"] == circumstances.digest(model_folder / "model.safetensors")
+
+
 def test_results_are_counted_by_kind_form_target_and_tag() -> None:
     answers = [
         *answered("existence", "word", (True, True), (False, True), (True, False), (True, True)),

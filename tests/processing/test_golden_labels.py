@@ -14,13 +14,13 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from PIL import Image
 
 from llavakit.checkpoint.tokenizer_files import read_tokenizer
 from llavakit.config import LanguageConfig, LlavaConfig, SpecialTokens, VisionConfig
-from llavakit.processing import TEMPLATES, Conversation, Inputs, Processor, render
+from llavakit.processing import TEMPLATES, Inputs, Processor, render
 
-PIXEL = Image.new("RGB", (3, 2), "red")
+from .test_templates import conversation_of
+
 PICTURE, IGNORED = -200, -100
 Item = dict[str, Any]
 
@@ -247,18 +247,6 @@ def said(item: Item) -> list[str]:
     for marked in ("<im_start><image><im_end>", "<Image><image></Image>"):
         turns = [turn.replace(marked, "<image>") for turn in turns]
     return turns[len(turns) % 2 :]
-
-
-def conversation_of(turns: list[str]) -> Conversation:
-    conversation = Conversation()
-    for index, words in enumerate(turns):
-        if index % 2:
-            conversation = conversation.answer(words)
-        elif words.startswith("<image>"):
-            conversation = conversation.ask(PIXEL, words.removeprefix("<image>").removeprefix("\n"))
-        else:
-            conversation = conversation.ask(words)
-    return conversation
 
 
 def ids_and_labels(inputs: Inputs, golden: Golden) -> tuple[list[int], list[int]]:

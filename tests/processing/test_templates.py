@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -45,7 +46,7 @@ def spelt(segments: list[Segment]) -> str:
     return "".join(parts)
 
 
-def conversation_of(dialogue: list[str | None]) -> Conversation:
+def conversation_of(dialogue: Sequence[str | None]) -> Conversation:
     """A dialogue of the golden file: user and assistant in turn, None where the assistant is to speak."""
     conversation = Conversation()
     for index, words in enumerate(dialogue):

@@ -264,6 +264,15 @@ def test_a_file_of_something_else_is_refused(source: str) -> None:
         Tokenizer(source, SpecialTokens())
 
 
+def test_what_the_library_panics_at_is_refused() -> None:
+    """A panic is no Exception, and would end the program with a traceback."""
+    made = train_tokenizer(["a cat sat on a mat"], 264)
+    spec = json.loads(made.source)
+    spec["model"]["continuing_subword_prefix"] = "longer than any piece"
+    with pytest.raises(TokenizerError, match="not a tokenizer.json that can be read: range end index"):
+        Tokenizer(json.dumps(spec), made.tokens)
+
+
 def test_a_tokenizer_of_another_family_is_refused() -> None:
     backend = tokenizers.Tokenizer(tokenizers.models.WordPiece({"[UNK]": 0}, unk_token="[UNK]"))
     backend.decoder = tokenizers.decoders.WordPiece()

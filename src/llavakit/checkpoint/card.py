@@ -7,6 +7,7 @@ from pathlib import Path
 
 import yaml
 
+from llavakit.checkpoint.regular import check_regular
 from llavakit.checkpoint.save import CARD_FILE
 
 _LONGEST = 1 << 16  # characters of a head; cards of that length are no cards
@@ -29,6 +30,7 @@ def licence_of(folder: Path) -> str:
 def _head(card: Path) -> Mapping[str, object]:
     """The lines between the first two marks of a card; empty where there are none, or none that can be read."""
     try:
+        check_regular(card)
         with card.open(encoding="utf-8") as file:
             text = file.read(_LONGEST)
         mark, _, rest = text.partition("\n")

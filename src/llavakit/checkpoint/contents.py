@@ -10,10 +10,11 @@ from typing import Any
 import torch
 
 from llavakit.checkpoint import CheckpointError
-from llavakit.checkpoint.formats import CONFIG_FILE, Format, read_config, read_scheme, read_settings
+from llavakit.checkpoint.formats import CONFIG_FILE, Format, read_config, read_optional, read_scheme, read_settings
 from llavakit.checkpoint.lora import ADAPTER, ADAPTER_CONFIG_FILE, add_adapter, read_adapter
 from llavakit.checkpoint.original import Parts, read_original
 from llavakit.checkpoint.reader import Reader, Tensors
+from llavakit.checkpoint.regular import is_there
 from llavakit.checkpoint.remarks import with_remarks
 from llavakit.checkpoint.rename import best_layout, by_our_names, rename
 from llavakit.checkpoint.tables import LLAVA_HF_LAYOUTS, ORIGINAL, Table, unused_layers
@@ -40,9 +41,9 @@ def read_contents(folder: Path, parts: Parts = NO_PARTS, reader: Reader = _SAFE)
     Raises `CheckpointError` saying what is wrong, or which part is missing.
     """
     folder = Path(folder)
-    if (folder / ADAPTER_CONFIG_FILE).is_file() and not (folder / CONFIG_FILE).is_file():
+    if is_there(folder / ADAPTER_CONFIG_FILE) and not is_there(folder / CONFIG_FILE):
         return _adapter(folder, parts, reader)
-    data = read_settings(folder / CONFIG_FILE) if (folder / CONFIG_FILE).is_file() else {}
+    data = read_optional(folder / CONFIG_FILE)
     if is_original(data):
         try:
             config, tensors = read_original(folder, data, parts, reader)

@@ -7,9 +7,10 @@ from llavakit.checkpoint.formats import CONFIG_FILE, FOR_LLAMA_CPP, NATIVE_FORMA
 from llavakit.checkpoint.lora import ADAPTER_CONFIG_FILE
 from llavakit.checkpoint.original import PROJECTOR
 from llavakit.checkpoint.reader import Reader
+from llavakit.checkpoint.regular import is_there
 from llavakit.checkpoint.tokenizer_files import SENTENCEPIECE_FILE, tokenizer_folder
-from llavakit.checkpoint.towers import KNOWN
-from llavakit.config import LlavaConfig, VisionConfig
+from llavakit.checkpoint.towers import built_as
+from llavakit.config import LlavaConfig
 from llavakit.quantize.schemes import describe, find_scheme
 
 
@@ -78,19 +79,12 @@ def variant(config: LlavaConfig) -> str:
 
 def _tower(seen: Seen) -> str:
     assert seen.contents is not None
-    named = next((name for name, known in KNOWN.items() if _same(known, seen.contents.config.vision)), "")
+    named = built_as(seen.contents.config.vision, may_be_cut=True)
     if seen.has_own_tower or seen.contents.format == NATIVE_FORMAT:
         place = "inside"
     else:
         place = f"from {seen.parts.vision_tower}" if seen.parts.vision_tower else "inside its base"
     return f"{place}, of the shape of {named}" if named else place
-
-
-def _same(known: VisionConfig, vision: VisionConfig) -> bool:
-    """Whether a tower is built as a published one, however LLaVA reads it; layers it never reads may be cut off."""
-    reading = {"feature_layer", "feature_select", "num_layers"}
-    is_as_long = known.num_used_layers <= vision.num_layers <= known.num_layers
-    return is_as_long and known.model_dump(exclude=reading) == vision.model_dump(exclude=reading)
 
 
 def _pictures(config: LlavaConfig) -> str:
@@ -101,7 +95,7 @@ def _pictures(config: LlavaConfig) -> str:
 
 def _tokenizer(seen: Seen) -> str:
     folder = tokenizer_folder(seen.folder, seen.parts.base)
-    name = next((name for name in (TOKENIZER_FILE, SENTENCEPIECE_FILE) if (folder / name).is_file()), None)
+    name = next((name for name in (TOKENIZER_FILE, SENTENCEPIECE_FILE) if is_there(folder / name)), None)
     if name is None:
         return "none"
     made = ", converted" if name == SENTENCEPIECE_FILE else ""

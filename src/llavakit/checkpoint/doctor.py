@@ -25,6 +25,7 @@ from llavakit.checkpoint.lora import ADAPTER
 from llavakit.checkpoint.needs import foreseen, way_in
 from llavakit.checkpoint.original import PROJECTOR
 from llavakit.checkpoint.reader import PICKLES, Reader, Tensors
+from llavakit.checkpoint.regular import check_regular, is_there
 from llavakit.checkpoint.weights import empty_model, misfits
 from llavakit.config import LlavaConfig
 
@@ -65,7 +66,7 @@ def examine(folder: Path, parts: Parts = NO_PARTS, *, with_weights: bool = False
     diagnosis = Diagnosis(folder, what, findings=findings)
     if contents is None:
         tell(_damaged(folder))
-        tell(way_in(seen, needs_base=any("give --base" in finding.says for finding in findings)))
+        tell(way_in(seen))
         if seen.is_original:
             diagnosis.treated_as = _attempt([], lambda: foretold(foreseen(seen))) or {}
     else:
@@ -95,7 +96,7 @@ def _once(findings: list[Finding]) -> list[Finding]:
 
 def _config(folder: Path) -> dict[str, Any]:
     """config.json as it is; empty where there is none, which is for others to judge."""
-    return read_json(folder / CONFIG_FILE) if (folder / CONFIG_FILE).is_file() else {}
+    return read_json(folder / CONFIG_FILE) if is_there(folder / CONFIG_FILE) else {}
 
 
 def _attempt(findings: list[Finding], step: Callable[[], T]) -> T | None:
@@ -171,9 +172,10 @@ def _damaged(folder: Path) -> Iterator[Finding]:
     """Every safetensors file that does not open, and why; the reader stops at the first."""
     for path in sorted(folder.glob(f"*{_SAFETENSORS}")) if folder.is_dir() else ():
         try:
+            check_regular(path)
             Reader().file(folder, path.name.removesuffix(_SAFETENSORS))
         except CheckpointError as error:
-            is_pointer = path.stat().st_size < 1024 and path.read_bytes().startswith(_LFS_POINTER)
+            is_pointer = path.is_file() and path.stat().st_size < 1024 and path.read_bytes().startswith(_LFS_POINTER)
             do = "it is a Git LFS pointer: run git lfs pull" if is_pointer else "get this file again"
             yield Finding("wrong", str(error), do, names=(path.name,))
 

@@ -18,6 +18,7 @@ from llavakit.checkpoint.export.original import write_original
 from llavakit.checkpoint.export.source import Source
 from llavakit.checkpoint.gguf.language import Precision
 from llavakit.checkpoint.load import companions, locate, tokenizer_of
+from llavakit.checkpoint.save import check_apart
 from llavakit.checkpoint.weights import check_fit, empty_model, stored_dtype
 
 Writer = Callable[[Source, Path], list[str]]
@@ -49,8 +50,7 @@ def export_checkpoint(
     """
     folder, parts = locate(model), companions(model, parts)
     check_replaceable(out)
-    if out.resolve() == folder.resolve():
-        raise CheckpointError(f"{out} is the model itself, and an export would replace it: choose a new folder")
+    check_apart(out, folder)
     stored = read_contents(folder, parts)
     contents = dequantized(stored)
     check_fit(empty_model(contents), contents.tensors, folder)

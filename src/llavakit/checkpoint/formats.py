@@ -8,6 +8,7 @@ from typing import Any, Literal
 
 from llavakit.checkpoint import CheckpointError
 from llavakit.checkpoint.kinds import check_kinds
+from llavakit.checkpoint.regular import check_regular, is_there
 from llavakit.checkpoint.sections import LANGUAGES
 from llavakit.checkpoint.translate import is_llava_hf, translate
 from llavakit.checkpoint.translate_original import is_original
@@ -30,9 +31,12 @@ TOKENIZER_SETTINGS_FILE = "tokenizer_config.json"
 # Files beside config.json in which a llava-hf folder may say the rest; later transformers nest the image settings.
 GENERATION_FILE = "generation_config.json"
 _MAX_JSON_BYTES = 4 << 20  # the index of the largest published model has 0.2 MB
-_IMAGE_FILES = ("preprocessor_config.json", "processor_config.json")
+IMAGE_FILE = "preprocessor_config.json"
+PROCESSOR_FILE = "processor_config.json"
+_IMAGE_FILES = (IMAGE_FILE, PROCESSOR_FILE)
 # Where a folder may have a chat template of its own: first for the whole model, then for its language model alone.
-_CHAT_TEMPLATE_FILES = ("chat_template.jinja", "chat_template.json")
+CHAT_TEMPLATE_FILE = "chat_template.jinja"
+_CHAT_TEMPLATE_FILES = (CHAT_TEMPLATE_FILE, "chat_template.json")
 _MAX_CHAT_TEMPLATE_BYTES = 2**20  # published ones stay below 20 kB
 
 
@@ -44,7 +48,7 @@ def read_config(folder: str | Path) -> tuple[LlavaConfig, Format]:
     folder = Path(folder)
     if not folder.is_dir():
         raise CheckpointError(f"there is no folder {folder}")
-    if not (folder / CONFIG_FILE).is_file():
+    if not is_there(folder / CONFIG_FILE):
         if any(folder.glob("*.gguf")):
             raise CheckpointError(f"{folder} is {FOR_LLAMA_CPP}, which is not read here: give the model it was made of")
         raise CheckpointError(f"{folder} is no checkpoint: it has no {CONFIG_FILE}")
@@ -74,15 +78,11 @@ def part_of_a_model(data: dict[str, Any]) -> tuple[str, str] | None:
 
 def read_json(path: Path) -> dict[str, Any]:
     """A JSON file that must hold one object; raises `CheckpointError` naming the file."""
+    check_regular(path, _MAX_JSON_BYTES)
     try:
-        size = path.stat().st_size
-        text = path.read_bytes() if size <= _MAX_JSON_BYTES else b""
+        data = json.loads(path.read_bytes().decode("utf-8"))
     except OSError as error:
         raise CheckpointError(f"{path} cannot be read: {error.strerror}") from error
-    if size > _MAX_JSON_BYTES:
-        raise CheckpointError(f"{path} has {size:,} bytes, and at most {_MAX_JSON_BYTES:,} of such a file are read")
-    try:
-        data = json.loads(text.decode("utf-8"))
     except (ValueError, RecursionError) as error:
         raise CheckpointError(f"{path} is not readable as JSON ({error})") from error
     if not isinstance(data, dict):
@@ -102,7 +102,7 @@ def read_settings(path: Path) -> dict[str, Any]:
 
 def read_optional(path: Path) -> dict[str, Any]:
     """What `read_settings` gives, or nothing where there is no such file."""
-    return read_settings(path) if path.is_file() else {}
+    return read_settings(path) if is_there(path) else {}
 
 
 def _native(data: dict[str, Any]) -> LlavaConfig:
@@ -148,14 +148,14 @@ def read_chat_template(folder: str | Path) -> str:
     native = read_optional(folder / CONFIG_FILE).get("format") == NATIVE_FORMAT
     found = None if native else _chat_template(folder, (*_CHAT_TEMPLATE_FILES, TOKENIZER_SETTINGS_FILE))
     if found is None:
-        why = "a native folder names its template instead" if native else f"{_CHAT_TEMPLATE_FILES[0]} would hold it"
+        why = "a native folder names its template instead" if native else f"{CHAT_TEMPLATE_FILE} would hold it"
         raise CheckpointError(f"{folder} has no chat template of its own ({why}): leave out --template jinja")
     return found
 
 
 def _chat_template(folder: Path, names: tuple[str, ...]) -> str | None:
     """What the first of the files holds that has a chat template."""
-    for path in (folder / name for name in names if (folder / name).is_file()):
+    for path in (folder / name for name in names if is_there(folder / name)):
         if path.suffix == ".jinja":
             return _text(path)
         given = read_json(path).get("chat_template")
@@ -168,8 +168,7 @@ def _chat_template(folder: Path, names: tuple[str, ...]) -> str | None:
 
 
 def _text(path: Path) -> str:
-    if path.stat().st_size > _MAX_CHAT_TEMPLATE_BYTES:
-        raise CheckpointError(f"{path} has more than {_MAX_CHAT_TEMPLATE_BYTES:,} bytes, which is no chat template")
+    check_regular(path, _MAX_CHAT_TEMPLATE_BYTES)
     try:
         return path.read_text(encoding="utf-8")
     except (OSError, UnicodeDecodeError) as error:

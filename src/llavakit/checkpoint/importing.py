@@ -7,12 +7,11 @@ from pathlib import Path
 
 import torch
 
-from llavakit.checkpoint import CheckpointError
 from llavakit.checkpoint.contents import NO_PARTS, Contents, Parts, read_contents
 from llavakit.checkpoint.load import companions, locate, tokenizer_of
 from llavakit.checkpoint.pickles import unpickler
 from llavakit.checkpoint.reader import Reader
-from llavakit.checkpoint.save import check_replaceable, converted, plain_card, write_folder
+from llavakit.checkpoint.save import check_apart, check_replaceable, converted, plain_card, write_folder
 from llavakit.checkpoint.weights import check_fit, empty_model, stored_dtype
 
 
@@ -31,8 +30,7 @@ def import_checkpoint(
     """
     folder, parts = locate(source), companions(source, parts)
     check_replaceable(out)
-    if out.resolve() == folder.resolve():
-        raise CheckpointError(f"{out} is the model itself, and importing would replace it: choose a new folder")
+    check_apart(out, folder)
     out.parent.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(prefix=".llava-import-", dir=out.parent) as scratch:
         contents = read_contents(folder, parts, Reader(unpickler(Path(scratch)) if allow_pickle else None))

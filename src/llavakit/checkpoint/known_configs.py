@@ -13,11 +13,8 @@ from typing import Any
 
 from llavakit.anyres import num_image_tokens
 from llavakit.checkpoint.findings import Finding, Seen, Severity
-from llavakit.checkpoint.formats import GENERATION_FILE
+from llavakit.checkpoint.formats import GENERATION_FILE, IMAGE_FILE, PROCESSOR_FILE
 from llavakit.checkpoint.sections import LANGUAGES
-
-IMAGE_FILE = "preprocessor_config.json"
-PROCESSOR_FILE = "processor_config.json"
 
 
 @dataclass(frozen=True)

@@ -15,6 +15,7 @@ from llavakit.checkpoint.contents import Contents, Parts
 from llavakit.checkpoint.importing import import_checkpoint
 from llavakit.checkpoint.load import load
 from llavakit.checkpoint.lora import ADAPTER_CONFIG_FILE, Adapted
+from llavakit.checkpoint.regular import is_there
 from llavakit.checkpoint.weights import fill
 from llavakit.model import Images, Llava
 from llavakit.model.empty import empty
@@ -43,7 +44,7 @@ def merge_adapter(
 
     Raises `CheckpointError` as importing does, which leaves no key unused, and for a folder that is no adapter.
     """
-    if not (adapter / ADAPTER_CONFIG_FILE).is_file():
+    if not is_there(adapter / ADAPTER_CONFIG_FILE):
         raise CheckpointError(
             f"{adapter} is no LoRA adapter, it has no {ADAPTER_CONFIG_FILE}: `llava import` takes other folders"
         )

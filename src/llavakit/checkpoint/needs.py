@@ -7,21 +7,22 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from llavakit.checkpoint.findings import Finding, Seen
+from llavakit.checkpoint.formats import GENERATION_FILE, TOKENIZER_SETTINGS_FILE
 from llavakit.checkpoint.lora import ADAPTER, ADAPTER_CONFIG_FILE
-from llavakit.checkpoint.original import PROJECTOR
-from llavakit.checkpoint.reader import PICKLED_WEIGHTS_FILE, PICKLES, Reader
+from llavakit.checkpoint.original import PROJECTOR, is_delta
+from llavakit.checkpoint.reader import PICKLED_WEIGHTS_FILE, PICKLES, Reader, file_of
+from llavakit.checkpoint.remarks import OUR_KEY
+from llavakit.checkpoint.rename import by_our_names
+from llavakit.checkpoint.tables import ORIGINAL
 from llavakit.checkpoint.towers import KNOWN
 from llavakit.checkpoint.translate_original import translate_original
 from llavakit.config import LlavaConfig, VisionConfig
 
 
-def way_in(seen: Seen, *, needs_base: bool = False) -> Iterator[Finding]:
-    """The parts that are not here, told from files and configuration alone, and the whole command with them.
-
-    `needs_base` where the tensors have shown that it is a delta, which no file name tells.
-    """
-    is_adapter = _has(seen.folder, ADAPTER) and (seen.folder / ADAPTER_CONFIG_FILE).is_file()
-    is_projector = _has(seen.folder, PROJECTOR) and not Reader().has_weights(seen.folder)
+def way_in(seen: Seen) -> Iterator[Finding]:
+    """The parts that are not here, told from files, names of tensors and configuration, and the command with them."""
+    is_adapter = file_of(seen.folder, ADAPTER) and (seen.folder / ADAPTER_CONFIG_FILE).is_file()
+    is_projector = file_of(seen.folder, PROJECTOR) and not Reader().has_weights(seen.folder)
     if not (is_adapter or (seen.is_original and (is_projector or Reader().has_weights(seen.folder)))):
         return
     options, lacks = [], []
@@ -29,7 +30,7 @@ def way_in(seen: Seen, *, needs_base: bool = False) -> Iterator[Finding]:
         named = seen.config.get("mm_vision_tower")
         options += ["--vision-tower", str(seen.parts.vision_tower or "VISION-TOWER")]
         lacks += [] if seen.parts.vision_tower else [f"a vision tower ({named!r})"]
-    if seen.parts.base or is_adapter or is_projector or needs_base:
+    if seen.parts.base or is_adapter or is_projector or _is_delta(seen):
         named = seen.beside(ADAPTER_CONFIG_FILE).get("base_model_name_or_path") or seen.config.get("_name_or_path")
         options += ["--base", str(seen.parts.base or "BASE")]
         lacks += [] if seen.parts.base else [f"the model it was made from ({named!r})"]
@@ -49,12 +50,13 @@ def foreseen(seen: Seen) -> LlavaConfig:
     tower = KNOWN.get(str(config.get("mm_vision_tower"))) or VisionConfig(
         **{"hidden_size": config["mm_hidden_size"], "num_heads": 1} if "mm_hidden_size" in config else {}
     )
-    beside = {name: seen.beside(f"{name}_config.json") for name in ("generation", "tokenizer")}
-    return translate_original(config, tower, **beside)
+    generation, tokenizer = seen.beside(GENERATION_FILE), seen.beside(TOKENIZER_SETTINGS_FILE)
+    return translate_original(config, tower, generation=generation, tokenizer=tokenizer)
 
 
-def _has(folder: Path, stem: str) -> bool:
-    return any((folder / f"{stem}{suffix}").is_file() for suffix in (".safetensors", ".bin"))
+def _is_delta(seen: Seen) -> bool:
+    """No name of a file tells a delta; its tensors do."""
+    return is_delta(by_our_names(seen.stored, ORIGINAL)) and OUR_KEY not in seen.config
 
 
 def _has_tower(seen: Seen) -> bool:

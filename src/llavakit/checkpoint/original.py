@@ -19,6 +19,7 @@ from llavakit.checkpoint import CheckpointError
 from llavakit.checkpoint.formats import (
     CONFIG_FILE,
     GENERATION_FILE,
+    IMAGE_FILE,
     TOKENIZER_SETTINGS_FILE,
     read_optional,
     read_settings,
@@ -26,6 +27,7 @@ from llavakit.checkpoint.formats import (
 from llavakit.checkpoint.lora import ADAPTER, ADAPTER_CONFIG_FILE, PREFIX, add_adapter, read_adapter
 from llavakit.checkpoint.picture_words import EMBEDDINGS, add_picture_words
 from llavakit.checkpoint.reader import Reader, StoredTensor, Tensors
+from llavakit.checkpoint.regular import is_there
 from llavakit.checkpoint.remarks import OUR_KEY
 from llavakit.checkpoint.rename import best_layout, by_our_names
 from llavakit.checkpoint.sections import JSON, section_of, tower_fields
@@ -37,7 +39,6 @@ from llavakit.config import LlavaConfig, VisionConfig
 
 PROJECTOR = "mm_projector"
 _BESIDE_ADAPTER = "non_lora_trainables"
-_IMAGE_FILE = "preprocessor_config.json"
 OWN_TOWER = "vision_tower"  # a folder in the folder, for a tower that is in no collection
 _NEAR_NOTHING = 0.25  # a norm's weights lie around one; the difference of two norms lies around nothing
 
@@ -59,7 +60,7 @@ def read_original(folder: Path, config: JSON, parts: Parts, reader: Reader) -> t
         if not is_inside:
             stored = reader.weights(parts.vision_tower)
             tensors |= by_our_names(stored, best_layout(stored, TOWER_LAYOUTS))
-    elif is_inside and (folder / OWN_TOWER / CONFIG_FILE).is_file():
+    elif is_inside and is_there(folder / OWN_TOWER / CONFIG_FILE):
         vision = _tower_config(folder / OWN_TOWER)
     elif is_inside and (known := recognise(tensors)):
         vision = known
@@ -74,7 +75,7 @@ def read_original(folder: Path, config: JSON, parts: Parts, reader: Reader) -> t
 def _without_tower(folder: Path, config: JSON, base: Path | None, reader: Reader) -> Tensors:
     if reader.has_weights(folder):
         own = by_our_names(reader.weights(folder), ORIGINAL)
-        if OUR_KEY in config or not _is_delta(own):  # what we export is whole
+        if OUR_KEY in config or not is_delta(own):  # what we export is whole
             if base:
                 raise CheckpointError(f"{folder} is a whole model, which needs no base: leave --base out")
             return own
@@ -111,7 +112,7 @@ def _stripped(stored: Tensors) -> Tensors:
     return {f"model.{name}" if name.startswith(PROJECTOR) else name: tensor for name, tensor in plain.items()}
 
 
-def _is_delta(tensors: Tensors) -> bool:
+def is_delta(tensors: Tensors) -> bool:
     norm = tensors.get("language.norm.weight")
     return norm is not None and norm.read().float().mean().abs().item() < _NEAR_NOTHING
 
@@ -144,7 +145,7 @@ def _sum(delta: StoredTensor, base: StoredTensor, folder: Path) -> StoredTensor:
 def _tower_config(folder: Path) -> VisionConfig:
     """From a tower's folder, whether it holds the tower alone or the text tower too."""
     config = read_settings(folder / CONFIG_FILE)
-    image = read_optional(folder / _IMAGE_FILE)
+    image = read_optional(folder / IMAGE_FILE)
     given = section_of(config, "vision_config") if "vision_config" in config else config
     whole = config.get("model_type")
     if whole in ("clip", "siglip"):

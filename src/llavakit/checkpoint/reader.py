@@ -12,6 +12,7 @@ from torch import Tensor
 
 from llavakit.checkpoint import CheckpointError
 from llavakit.checkpoint.formats import INDEX_FILE, WEIGHTS_FILE, read_json
+from llavakit.checkpoint.regular import check_regular, is_there
 
 PICKLED_WEIGHTS_FILE = "pytorch_model.bin"
 _INDEX_OF = {WEIGHTS_FILE: INDEX_FILE, PICKLED_WEIGHTS_FILE: f"{PICKLED_WEIGHTS_FILE}.index.json"}
@@ -32,6 +33,12 @@ class StoredTensor:
 Tensors = dict[str, StoredTensor]
 
 
+def file_of(folder: Path, stem: str) -> Path | None:
+    """The weight file of a name, safetensors before a pickle; None if there is none."""
+    paths = (folder / f"{stem}{suffix}" for suffix in (".safetensors", ".bin"))
+    return next((path for path in paths if is_there(path)), None)
+
+
 def stored_tensors(folder: Path) -> Tensors:
     """All tensors of a folder by name, as its single safetensors file or its index lists them.
 
@@ -49,9 +56,9 @@ class Reader:
     def weights(self, folder: Path) -> Tensors:
         """A whole model's tensors; of a folder with both kinds of files, those of the safetensors."""
         for name, index in _INDEX_OF.items():
-            if (folder / name).is_file():
+            if is_there(folder / name):
                 return self._open(folder / name)
-            if (folder / index).is_file():
+            if is_there(folder / index):
                 return self._sharded(folder / index)
         if loose := sorted(path.name for path in folder.glob("*") if path.suffix in PICKLES):
             raise CheckpointError(_refusal(folder, loose))
@@ -59,14 +66,12 @@ class Reader:
 
     def has_weights(self, folder: Path) -> bool:
         """Whether a folder holds a whole model, and not only parts of one."""
-        return any((folder / file).is_file() for names in _INDEX_OF.items() for file in names)
+        return any(is_there(folder / file) for names in _INDEX_OF.items() for file in names)
 
     def file(self, folder: Path, stem: str) -> Tensors | None:
         """A file of its own beside the weights, such as an adapter; None if there is none of that name."""
-        for suffix in (".safetensors", ".bin"):
-            if (path := folder / (stem + suffix)).is_file():
-                return self._open(path)
-        return None
+        path = file_of(folder, stem)
+        return path and self._open(path)
 
     def _sharded(self, index: Path) -> Tensors:
         places = read_json(index).get("weight_map")
@@ -78,7 +83,7 @@ class Reader:
             # An index must not lead out of its folder.
             if PurePath(name).name != name or not name.endswith(f".{kind}"):
                 raise CheckpointError(f"{index} names {name!r}, which is no {kind} file in the same folder")
-            if not (index.parent / name).is_file():
+            if not is_there(index.parent / name):
                 raise CheckpointError(f"{index} names {name}, but that file is missing")
             tensors = self._open(index.parent / name)
             listed = {key for key, place in places.items() if place == name}
@@ -89,6 +94,7 @@ class Reader:
         return found
 
     def _open(self, path: Path) -> Tensors:
+        check_regular(path)
         if path.suffix not in PICKLES:
             return _open_safetensors(path)
         if self._unpickle is None:

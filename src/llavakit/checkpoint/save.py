@@ -91,11 +91,22 @@ def check_replaceable(folder: Path) -> None:
         )
 
 
+def check_apart(out: Path, source: Path) -> None:
+    """What is written replaces what was there, so it must not be what it is made from."""
+    if out.resolve() == source.resolve():
+        raise CheckpointError(f"{out} is the model itself, and would be replaced: choose a new folder")
+
+
+def overflows(narrow: Tensor, wide: Tensor) -> bool:
+    """Whether numbers became infinite in a conversion from `wide`."""
+    return narrow.dtype != wide.dtype and not torch.equal(narrow.isfinite(), wide.isfinite())
+
+
 def stored_as(name: str, tensor: Tensor, dtype: torch.dtype | None) -> Tensor:
     """A tensor as it is written; raises `CheckpointError` if it holds values that `dtype` does not. Codes stay."""
     dtype = dtype if tensor.is_floating_point() else None
     stored = tensor.detach().to(device="cpu", dtype=dtype).contiguous()
-    if stored.dtype != tensor.dtype and not torch.equal(stored.isfinite(), tensor.detach().cpu().isfinite()):
+    if overflows(stored, tensor.detach().cpu()):
         raise CheckpointError(f"{name} holds values too large for {dtype}; save in a wider type")
     return stored
 

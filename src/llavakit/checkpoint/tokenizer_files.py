@@ -12,6 +12,7 @@ from typing import Any
 
 from llavakit.checkpoint import CheckpointError
 from llavakit.checkpoint.formats import TOKENIZER_FILE, TOKENIZER_SETTINGS_FILE, read_optional
+from llavakit.checkpoint.regular import check_regular, is_there
 from llavakit.config import SpecialTokens
 from llavakit.processing.sentencepiece import AddedToken, PieceType, SentencePieceModel, read_model, tokenizer_json
 from llavakit.processing.tokenizer import Tokenizer
@@ -19,7 +20,7 @@ from llavakit.processing.tokenizer import Tokenizer
 SENTENCEPIECE_FILE = "tokenizer.model"
 
 # Files beside a tokenizer.model in which transformers keeps what the model does not say.
-_NAMES_FILE = "special_tokens_map.json"
+NAMES_FILE = "special_tokens_map.json"
 _ADDED_FILE = "added_tokens.json"
 
 _NAMED = ("unk_token", "bos_token", "eos_token", "pad_token", "additional_special_tokens")
@@ -32,10 +33,8 @@ def read_tokenizer(folder: Path, tokens: SpecialTokens) -> Tokenizer:
     """The tokenizer of a folder in any format; raises `CheckpointError` naming the file and what is wrong."""
     for name, read in ((TOKENIZER_FILE, _json), (SENTENCEPIECE_FILE, _converted)):
         file = folder / name
-        if file.is_file():
+        if is_there(file):
             try:
-                if (size := file.stat().st_size) > _MAX_BYTES[name]:
-                    raise CheckpointError(f"{file} has {size:,} bytes, and at most {_MAX_BYTES[name]:,} are read")
                 return Tokenizer(read(file), tokens)
             except CheckpointError:
                 raise
@@ -45,7 +44,7 @@ def read_tokenizer(folder: Path, tokens: SpecialTokens) -> Tokenizer:
 
 
 def has_tokenizer(folder: Path) -> bool:
-    return any((folder / name).is_file() for name in (TOKENIZER_FILE, SENTENCEPIECE_FILE))
+    return any(is_there(folder / name) for name in (TOKENIZER_FILE, SENTENCEPIECE_FILE))
 
 
 def tokenizer_folder(folder: Path, base: Path | None) -> Path:
@@ -56,7 +55,7 @@ def tokenizer_folder(folder: Path, base: Path | None) -> Path:
 def says_the_same(folder: Path, tokenizer: Tokenizer) -> bool:
     """Whether a folder has a tokenizer.model that gives every word the id that `tokenizer` gives it."""
     file = folder / SENTENCEPIECE_FILE
-    if not file.is_file():
+    if not is_there(file):
         return False
     converted = Tokenizer(_converted(file), tokenizer.tokens)
     ids = range(max(converted.size, tokenizer.size))
@@ -66,13 +65,15 @@ def says_the_same(folder: Path, tokenizer: Tokenizer) -> bool:
 
 
 def _json(file: Path) -> str:
+    check_regular(file, _MAX_BYTES[TOKENIZER_FILE])
     return file.read_text(encoding="utf-8")
 
 
 def _converted(file: Path) -> str:
     """A tokenizer.model and the settings beside it as the content of a tokenizer.json."""
+    check_regular(file, _MAX_BYTES[SENTENCEPIECE_FILE])
     settings, names, added = (
-        read_optional(file.with_name(name)) for name in (TOKENIZER_SETTINGS_FILE, _NAMES_FILE, _ADDED_FILE)
+        read_optional(file.with_name(name)) for name in (TOKENIZER_SETTINGS_FILE, NAMES_FILE, _ADDED_FILE)
     )
     model = read_model(file.read_bytes())
     legacy = settings.get("legacy")

@@ -24,20 +24,35 @@ KNOWN = {
 }
 
 
+_VIEW = {"feature_layer", "feature_select"}  # how LLaVA reads a tower; the rest is the tower's own
+
+
+def built_as(vision: VisionConfig, *, may_be_cut: bool = False) -> str | None:
+    """The name of the published tower that is built alike, however LLaVA reads it; None if there is none.
+
+    `may_be_cut`: also where the layers that LLaVA never reads are cut off.
+    """
+    own = vision.model_dump(exclude=_VIEW)
+    for name, tower in KNOWN.items():
+        if may_be_cut and _is_as_long(vision.num_layers, tower):
+            tower = tower.model_copy(update={"num_layers": vision.num_layers})
+        if tower.model_dump(exclude=_VIEW) == own:
+            return name
+    return None
+
+
 def recognise(tensors: Tensors) -> VisionConfig | None:
     """The published tower whose shapes these are, by our names; None if it is none of them.
 
     Layers behind the one that LLaVA reads may be absent: the original takes SigLIP's last one off before it trains.
     """
     layers = len({name.split(".")[2] for name in tensors if name.startswith("vision.layers.")})
-    return next(
-        (
-            tower
-            for tower in KNOWN.values()
-            if tower.num_used_layers <= layers <= tower.num_layers and _shapes_of(tower) == _shapes(tensors)
-        ),
-        None,
-    )
+    alike = (tower for tower in KNOWN.values() if _is_as_long(layers, tower) and _shapes_of(tower) == _shapes(tensors))
+    return next(alike, None)
+
+
+def _is_as_long(num_layers: int, tower: VisionConfig) -> bool:
+    return tower.num_used_layers <= num_layers <= tower.num_layers
 
 
 def _shapes(tensors: Tensors) -> list[tuple[int, ...] | None]:

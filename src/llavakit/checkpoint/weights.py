@@ -14,6 +14,7 @@ from llavakit.checkpoint.aligned import PACKED
 from llavakit.checkpoint.contents import NO_PARTS, Contents, Parts, read_contents
 from llavakit.checkpoint.memory import check_memory
 from llavakit.checkpoint.reader import StoredTensor
+from llavakit.checkpoint.save import overflows
 from llavakit.model import Llava
 from llavakit.model.empty import empty
 from llavakit.quantize.apply import make_room
@@ -77,7 +78,7 @@ def _as(weight: Tensor, name: str, dtype: torch.dtype) -> Tensor:
     if not weight.is_floating_point():
         return weight
     converted = weight.to(dtype)
-    if converted is not weight and dtype == torch.float16 and converted.isinf().any() and not weight.isinf().any():
+    if dtype == torch.float16 and overflows(converted, weight):
         raise CheckpointError(f"{name} holds values too large for float16: give another --dtype")
     return converted
 

@@ -38,13 +38,13 @@ def export(
         raise ValueError("--dtype is not for GGUF, which has formats of its own: give --type f16, q8_0 or q4_0")
     if to != "gguf" and type is not None:
         raise ValueError(f"--type is for --to gguf; the weights of {to} take --dtype")
-    import torch
-
     from llavakit.checkpoint.contents import Parts
     from llavakit.checkpoint.exporting import export_checkpoint
+    from llavakit.cli.opening import number_format
 
-    wanted = None if dtype == "auto" else getattr(torch, dtype)
     parts = Parts(vision_tower, base)
-    for difference in export_checkpoint(model, out, to=to, parts=parts, dtype=wanted, precision=type or "f16"):
+    for difference in export_checkpoint(
+        model, out, to=to, parts=parts, dtype=number_format(dtype), precision=type or "f16"
+    ):
         print(f"note: {difference}", file=sys.stderr)
     print(out)

@@ -20,15 +20,13 @@ def import_model(
     allow_pickle: PickleOption = False,
 ) -> None:
     """Write a checkpoint of any format as a native folder. Prints where it is."""
-    import torch
-
     from llavakit.checkpoint.contents import Parts
     from llavakit.checkpoint.importing import import_checkpoint
+    from llavakit.cli.opening import number_format
 
-    wanted = None if dtype == "auto" else getattr(torch, dtype)
     parts = Parts(vision_tower, base)
     is_new = not out.exists()
-    import_checkpoint(model, out, parts=parts, dtype=wanted, allow_pickle=allow_pickle)
+    import_checkpoint(model, out, parts=parts, dtype=number_format(dtype), allow_pickle=allow_pickle)
     if not is_new:
         print(f"{out} held an earlier checkpoint, which this one has replaced", file=sys.stderr)
     print(out)

@@ -22,14 +22,12 @@ def merge(
     allow_pickle: PickleOption = False,
 ) -> None:
     """Merge a LoRA adapter into its base, as a native folder. Prints where it is, and what it did to the logits."""
-    import torch
-
     from llavakit.checkpoint.contents import Parts
     from llavakit.checkpoint.merging import merge_adapter
+    from llavakit.cli.opening import number_format
 
-    wanted = None if dtype == "auto" else getattr(torch, dtype)
     parts = Parts(vision_tower, base)
-    merged = merge_adapter(adapter, out, parts=parts, dtype=wanted, allow_pickle=allow_pickle)
+    merged = merge_adapter(adapter, out, parts=parts, dtype=number_format(dtype), allow_pickle=allow_pickle)
     print(f"{merged.num_weights} weights changed", file=sys.stderr)
     if merged.effect is None:
         print("logits not compared: the model is too large to be run twice in passing", file=sys.stderr)

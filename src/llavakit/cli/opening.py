@@ -32,7 +32,7 @@ def open_model(
         name,
         parts=Parts(vision_tower, base),
         device=choose_device(device),
-        dtype=None if dtype == "auto" else getattr(torch, dtype),
+        dtype=number_format(dtype),
         visual_tokens=visual_tokens,
     )
 
@@ -56,6 +56,11 @@ def visual_tokens_of(count: int | None, method: VisualMethod | None) -> VisualTo
             raise ValueError(f"--visual-method {method} needs --visual-tokens, the number a view is brought down to")
         return None
     return VisualTokens(count=count, method=method or "attention")
+
+
+def number_format(dtype: DType) -> torch.dtype | None:
+    """The number format asked for; None leaves it to what the weights are and where they go."""
+    return None if dtype == "auto" else getattr(torch, dtype)
 
 
 def choose_device(device: Device) -> str:

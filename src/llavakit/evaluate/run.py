@@ -45,7 +45,7 @@ def run(
             "parameters": num_weights(loaded.model),
             "scheme": scheme_of(loaded.model),
             "computed_in": str(weight.dtype).removeprefix("torch."),
-            "sha256": digest(*sorted(folder.glob("*.safetensors"))),
+            "sha256": digest(*sorted(file for file in folder.glob("*.safetensors") if file.is_file())),
         },
         "data": {
             "file": test.file.name,

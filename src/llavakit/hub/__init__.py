@@ -55,6 +55,11 @@ def cache_folder(repo: str) -> Path:
     return Path(constants.HF_HUB_CACHE) / ("models--" + repo.replace("/", "--"))
 
 
+def is_begun(repo: str) -> bool:
+    """Whether a pull was interrupted in the middle of a file."""
+    return any((cache_folder(repo) / "blobs").glob("*.part"))
+
+
 def find(text: str) -> Path:
     """The folder of a pulled model, without any network; raises `HubError` if it was not pulled."""
     repo, revision = parse(text)
@@ -64,8 +69,7 @@ def find(text: str) -> Path:
     folder = cache / "snapshots" / commit
     if commit and folder.is_dir():
         return folder
-    begun = any((cache / "blobs").glob("*.part"))
-    state = "has only been pulled in part" if begun else "has not been pulled"
+    state = "has only been pulled in part" if is_begun(repo) else "has not been pulled"
     offline = " once this machine is online (HF_HUB_OFFLINE is set)" if constants.HF_HUB_OFFLINE else ""
     raise HubError(f"there is no folder {text}, and the model {text} {state}: llava pull {text}{offline}")
 

@@ -14,7 +14,7 @@ from huggingface_hub import HfApi, constants, errors, hf_hub_url
 from huggingface_hub.file_download import http_get
 from huggingface_hub.utils import WeakFileLock, build_hf_headers
 
-from llavakit.hub import COMMIT, HubError, cache_folder, find, parse
+from llavakit.hub import COMMIT, HubError, cache_folder, find, is_begun, parse
 
 _TOKENIZER_FILES = ("tokenizer.model", "merges.txt", "chat_template.jinja", "README.md")
 
@@ -47,7 +47,7 @@ def _there(text: str) -> Path:
     except HubError:
         repo, revision = parse(text)
         cache = cache_folder(repo)
-        part = "only a part of it is" if any((cache / "blobs").glob("*.part")) else "nothing of it is"
+        part = "only a part of it is" if is_begun(repo) else "nothing of it is"
         what = f"{text} is not here: {part} in {cache}"
         if (cache / "snapshots").is_dir():
             what = f"{text} is not here at revision {revision!r}: it is not in {cache}"

@@ -46,7 +46,9 @@ class Tokenizer:
             self._list_tokens(spec, tokens)
         except TokenizerError:
             raise
-        except Exception as error:  # the library reports every problem as a bare Exception
+        except BaseException as error:  # the library reports problems as bare Exceptions, and bad ones as panics
+            if not isinstance(error, Exception) and type(error).__module__ != "pyo3_runtime":
+                raise
             raise TokenizerError(f"This is not a tokenizer.json that can be read: {error}.") from error
         self.tokens = tokens
         self._source = source

@@ -15,11 +15,11 @@ from transformers import PreTrainedTokenizerFast as Fast
 
 from llavakit.checkpoint import CheckpointError
 from llavakit.checkpoint.contents import read_contents
-from llavakit.checkpoint.export.original import published_tower
 from llavakit.checkpoint.exporting import export_checkpoint
 from llavakit.checkpoint.importing import import_checkpoint
 from llavakit.checkpoint.load import load
 from llavakit.checkpoint.reader import stored_tensors
+from llavakit.checkpoint.towers import built_as
 from llavakit.config import VisionConfig
 from llavakit.processing import preprocess
 
@@ -149,9 +149,9 @@ def test_a_sentencepiece_model_goes_along_while_it_says_the_truth(fixtures: Path
 
 
 def test_a_published_tower_is_named_and_not_written_twice() -> None:
-    assert published_tower(VisionConfig(feature_layer=-1)) == "openai/clip-vit-large-patch14-336"
-    assert published_tower(VisionConfig(image_size=224)) == "openai/clip-vit-large-patch14"
-    assert published_tower(VisionConfig(image_size=224, num_layers=23)) is None
+    assert built_as(VisionConfig(feature_layer=-1)) == "openai/clip-vit-large-patch14-336"
+    assert built_as(VisionConfig(image_size=224)) == "openai/clip-vit-large-patch14"
+    assert built_as(VisionConfig(image_size=224, num_layers=23)) is None
 
 
 @pytest.mark.parametrize(

@@ -16,7 +16,7 @@ from llavakit.checkpoint.export.hf_files import class_name, json_files
 from llavakit.checkpoint.export.source import Source
 from llavakit.checkpoint.export.tokenizer import Vocabulary, names_of, write_tokenizer
 from llavakit.checkpoint.export.tower import whole_tower
-from llavakit.checkpoint.formats import CONFIG_FILE
+from llavakit.checkpoint.formats import CHAT_TEMPLATE_FILE, CONFIG_FILE
 from llavakit.checkpoint.reader import StoredTensor
 from llavakit.checkpoint.rename import rename_back
 from llavakit.checkpoint.shards import write_tensors
@@ -39,7 +39,7 @@ def write_hf(source: Source, folder: Path) -> list[str]:
     files[CONFIG_FILE]["torch_dtype"] = str(source.dtype).removeprefix("torch.")
     for name, data in files.items():
         (folder / name).write_text(json.dumps(data, indent=2) + "\n", encoding="utf-8")
-    (folder / "chat_template.jinja").write_text(chat_template(template, words), encoding="utf-8")
+    (folder / CHAT_TEMPLATE_FILE).write_text(chat_template(template, words), encoding="utf-8")
     # The template writes the begin token, and servers encode what it wrote as it is.
     vocabulary.begins_with(None)
     settings = {

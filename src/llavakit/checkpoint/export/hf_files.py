@@ -12,10 +12,10 @@ from llavakit.checkpoint.export.sections import (
     token_keys,
     tower_section,
 )
-from llavakit.checkpoint.formats import CONFIG_FILE, GENERATION_FILE
+from llavakit.checkpoint.formats import CONFIG_FILE, GENERATION_FILE, IMAGE_FILE, PROCESSOR_FILE
 from llavakit.checkpoint.remarks import OUR_KEY, remarks
 from llavakit.checkpoint.translate import translate
-from llavakit.config import ConfigError, LlavaConfig, VisionConfig
+from llavakit.config import ConfigError, LlavaConfig, TilingConfig, VisionConfig
 
 
 def json_files(config: LlavaConfig, *, image_token: str, ends: list[int]) -> dict[str, dict[str, Any]]:
@@ -54,8 +54,8 @@ def json_files(config: LlavaConfig, *, image_token: str, ends: list[int]) -> dic
     return {
         CONFIG_FILE: described,
         GENERATION_FILE: generation,
-        "preprocessor_config.json": image,
-        "processor_config.json": processor,
+        IMAGE_FILE: image,
+        PROCESSOR_FILE: processor,
     }
 
 
@@ -76,9 +76,7 @@ def _config(config: LlavaConfig) -> dict[str, Any]:
         "pad_token_id": config.tokens.pad,
     }
     if tiling:
-        # Theirs are (height, width). The order, which settles ties, stays.
-        turned = [[height, width] for width, height in tiling.pinpoints]
-        described |= {"image_grid_pinpoints": turned, "use_image_newline_parameter": True}
+        described |= {"image_grid_pinpoints": _pinpoints(tiling), "use_image_newline_parameter": True}
     return described
 
 
@@ -97,5 +95,9 @@ def _image(config: LlavaConfig) -> dict[str, Any]:
     if config.resize_mode != "anyres" or config.tiling is None:
         return settings | image_settings(config.vision, config.resize_mode)
     settings |= image_settings(config.vision, "square") | {"image_processor_type": "LlavaNextImageProcessor"}
-    turned = [[height, width] for width, height in config.tiling.pinpoints]
-    return settings | {"image_grid_pinpoints": turned, "do_pad": True}
+    return settings | {"image_grid_pinpoints": _pinpoints(config.tiling), "do_pad": True}
+
+
+def _pinpoints(tiling: TilingConfig) -> list[list[int]]:
+    """Theirs are (height, width). The order, which settles ties, stays."""
+    return [[height, width] for width, height in tiling.pinpoints]

@@ -18,14 +18,14 @@ from llavakit.checkpoint.export.sections import (
 from llavakit.checkpoint.export.source import Source
 from llavakit.checkpoint.export.tokenizer import Vocabulary, names_of, write_tokenizer
 from llavakit.checkpoint.export.tower import whole_tower
-from llavakit.checkpoint.formats import CONFIG_FILE, GENERATION_FILE
+from llavakit.checkpoint.formats import CONFIG_FILE, GENERATION_FILE, IMAGE_FILE
 from llavakit.checkpoint.original import OWN_TOWER
 from llavakit.checkpoint.remarks import OUR_KEY, remarks
 from llavakit.checkpoint.rename import rename, rename_back
 from llavakit.checkpoint.shards import write_tensors
 from llavakit.checkpoint.tables import ORIGINAL, TOWER_LAYOUTS, Row, Table, unused_layers
 from llavakit.checkpoint.tokenizer_files import SENTENCEPIECE_FILE, says_the_same
-from llavakit.checkpoint.towers import KNOWN
+from llavakit.checkpoint.towers import built_as
 from llavakit.checkpoint.translate_original import translate_original
 from llavakit.config import ConfigError, LlavaConfig, VisionConfig
 
@@ -33,7 +33,6 @@ _CLASSES = {"llama": ("LlavaLlamaForCausalLM", "llava_llama"), "qwen2": ("LlavaQ
 _FEATURES = {"patch": "patch", "full": "cls_patch"}
 # One matrix has no number in its name.
 _LINEAR: Table = (Row("model.mm_projector.*", "projector.fc1.*"), *ORIGINAL)
-_VIEW = VisionConfig.model_fields.keys() & {"feature_layer", "feature_select"}  # the rest is the tower's own
 
 
 def write_original(source: Source, folder: Path) -> list[str]:
@@ -42,7 +41,7 @@ def write_original(source: Source, folder: Path) -> list[str]:
     Raises `CheckpointError` for a model that its configuration cannot describe.
     """
     config = source.config
-    published = published_tower(config.vision)
+    published = built_as(config.vision)
     files = json_files(config, published or f"{source.name}/{OWN_TOWER}")
     files[CONFIG_FILE]["torch_dtype"] = str(source.dtype).removeprefix("torch.")
     if published is None:
@@ -109,14 +108,8 @@ def tower_files(vision: VisionConfig) -> dict[str, dict[str, Any]]:
     return {
         CONFIG_FILE: {"architectures": ["CLIPVisionModel" if vision.class_token else "SiglipVisionModel"]}
         | tower_section(vision),
-        "preprocessor_config.json": image_settings(vision, "square" if vision.class_token else "stretch"),
+        IMAGE_FILE: image_settings(vision, "square" if vision.class_token else "stretch"),
     }
-
-
-def published_tower(vision: VisionConfig) -> str | None:
-    """The name of the published tower that is built alike; None if there is none."""
-    own = vision.model_dump(exclude=_VIEW)
-    return next((name for name, tower in KNOWN.items() if tower.model_dump(exclude=_VIEW) == own), None)
 
 
 def _write_tokenizer(source: Source, folder: Path) -> None:

@@ -9,7 +9,8 @@ from pathlib import Path
 from typing import Any
 
 from llavakit.checkpoint import CheckpointError
-from llavakit.checkpoint.formats import TOKENIZER_FILE
+from llavakit.checkpoint.formats import TOKENIZER_FILE, TOKENIZER_SETTINGS_FILE
+from llavakit.checkpoint.tokenizer_files import NAMES_FILE
 from llavakit.config import SpecialTokens
 from llavakit.processing.tokenizer import Tokenizer
 
@@ -104,8 +105,8 @@ def write_tokenizer(
     config = {"added_tokens_decoder": described, **named, "clean_up_tokenization_spaces": False, **settings}
     for name, data in (
         (TOKENIZER_FILE, vocabulary.spec),
-        ("tokenizer_config.json", config),
-        ("special_tokens_map.json", named),
+        (TOKENIZER_SETTINGS_FILE, config),
+        (NAMES_FILE, named),
     ):
         text = json.dumps(data, indent=2, ensure_ascii=False)
         (folder / name).write_text(text + "\n", encoding="utf-8")
