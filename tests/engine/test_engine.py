@@ -14,7 +14,7 @@ import torch
 from PIL import Image
 
 from llavakit.checkpoint.load import Loaded
-from llavakit.engine import computed as computed_module
+from llavakit.engine import block_storage
 from llavakit.engine import engine as engine_module
 from llavakit.engine import reference
 from llavakit.engine.engine import Engine

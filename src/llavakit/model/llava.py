@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from llavakit.anyres import Size, num_views
 from llavakit.config import LlavaConfig, TilingConfig
 from llavakit.model.arrange import arrange
-from llavakit.model.cache import KVCache
+from llavakit.model.cache import Cache
 from llavakit.model.language import LanguageModel
 from llavakit.model.projector import Projector
 from llavakit.model.vision import VisionTower
@@ -69,7 +69,7 @@ class Llava(nn.Module):
         tokens: Int[Tensor, "batch seq"],
         images: Images | None,
         positions: Int[Tensor, "batch seq"],
-        cache: KVCache | None = None,
+        cache: Cache | None = None,
     ) -> Float[Tensor, "batch seq dim"]:
         if images is None:
             embeds = self.language.embed(tokens)
