@@ -59,7 +59,7 @@ class Request:
         """Drafts of the next tokens, where the parameters want any."""
         return self._lookup.guess(self.params.draft_tokens) if self._lookup else []
 
-    def take(self, tokens: Sequence[int], logits: Float[Tensor, "drafts+1 vocab"]) -> list[int]:
+    def take(self, tokens: Sequence[int], logits: Float[Tensor, "num_logits vocab"]) -> list[int]:
         """The model says these tokens, by these scores; returns those that belong to the answer.
 
         There are fewer where an end token, a stop string or the longest length is met: then it is complete.

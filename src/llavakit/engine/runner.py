@@ -37,7 +37,7 @@ class Span:
 class Runner(Protocol):
     """Keeps keys and values in blocks of 16 tokens, numbered from 0, and knows nothing of requests."""
 
-    def step(self, spans: Sequence[Span]) -> list[Float[Tensor, "num_logits vocab"]]:
+    def step(self, spans: Sequence[Span]) -> list[Float[Tensor, "_ vocab"]]:
         """Compute all spans, one of a sequence at most, and give the scores wanted of each."""
 
     def encode(self, pixels: Float[Tensor, "views 3 size size"], size: Size) -> Float[Tensor, "image_tokens dim"]:
@@ -61,7 +61,7 @@ class TorchRunner:
         self._storage = BlockStorage(model.config.language, dtype=weight.dtype, device=weight.device)
 
     @torch.inference_mode()
-    def step(self, spans: Sequence[Span]) -> list[Float[Tensor, "num_logits vocab"]]:
+    def step(self, spans: Sequence[Span]) -> list[Float[Tensor, "_ vocab"]]:
         short = [index for index, span in enumerate(spans) if self._together and len(span.tokens) <= LONGEST_ROW]
         logits: dict[int, Tensor] = {}
         if len(short) > 1:
@@ -89,7 +89,7 @@ class TorchRunner:
             return self._model.language.logits(hidden[0, -1])[None]
         return self._model.language.logits(hidden[0, number - span.num_logits :])
 
-    def _batch(self, spans: Sequence[Span]) -> Sequence[Float[Tensor, "num_logits vocab"]]:
+    def _batch(self, spans: Sequence[Span]) -> Sequence[Float[Tensor, "_ vocab"]]:
         lengths = [len(span.tokens) for span in spans]
         starts = [span.start for span in spans]
         cache = ManySequences(self._storage, [span.blocks for span in spans], starts, lengths)

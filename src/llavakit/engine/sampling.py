@@ -70,7 +70,7 @@ def sample(
 
 
 def sample_verifying(
-    logits: Float[Tensor, "drafts+1 vocab"],
+    logits: Float[Tensor, "num_logits vocab"],
     drafts: Sequence[int],
     params: SamplingParams,
     generator: torch.Generator,

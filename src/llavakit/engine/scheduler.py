@@ -176,7 +176,7 @@ class Scheduler:
         if partial is not None and not is_ours and self.pool.num_available < need:
             self.pool.release(partial, keep=True)
             partial = None
-        sequence.blocks = [*blocks, partial] if is_ours and partial is not None else blocks
+        sequence.blocks = [*blocks, partial] if is_ours and partial is not None else [*blocks]
         if self.pool.num_available < need:
             self._release(sequence)
             return False
