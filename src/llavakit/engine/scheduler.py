@@ -55,17 +55,14 @@ class Sequence:
 class Work:
     """Compute tokens [start, end) of a sequence and then its `drafts`.
 
-    The scores behind the last token and behind each draft are wanted, unless the prompt goes on after `end`.
+    `num_logits` scores are wanted: those behind the last token and behind each draft, none if the prompt goes on.
     """
 
     sequence: Sequence
     start: int
     end: int
+    num_logits: int
     drafts: tuple[int, ...] = ()
-
-    @property
-    def num_logits(self) -> int:
-        return 1 + len(self.drafts) if self.end == len(self.sequence.keys) else 0
 
 
 class Scheduler:
@@ -115,13 +112,14 @@ class Scheduler:
             if sequence.num_pending > 1 and spare > 0:
                 number = min(spare, sequence.num_pending)
                 spare -= number
-                prompts.append(Work(sequence, sequence.num_computed, sequence.num_computed + number))
+                start, end = sequence.num_computed, sequence.num_computed + number
+                prompts.append(Work(sequence, start, end, num_logits=int(end == len(sequence.keys))))
         for sequence in self.running:
             if sequence.num_pending == 1:
                 room = min(spare, sequence.max_length - len(sequence.keys) - 1)
                 drafts = tuple(sequence.drafts[:room])
                 spare -= len(drafts)
-                answers.append(Work(sequence, sequence.num_computed, len(sequence.keys), drafts))
+                answers.append(Work(sequence, sequence.num_computed, len(sequence.keys), 1 + len(drafts), drafts))
         return answers + prompts
 
     def advance(self, work: Work, tokens: Seq[int] = ()) -> None:
