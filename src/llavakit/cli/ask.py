@@ -12,6 +12,7 @@ import typer
 from llavakit.cli.options import (
     BaseOption,
     DeviceOption,
+    DraftOption,
     DTypeOption,
     MaxTokensOption,
     ModelOption,
@@ -36,6 +37,7 @@ def ask(
     top_p: TopPOption = 1.0,
     top_k: TopKOption = 0,
     seed: SeedOption = None,
+    draft: DraftOption = 0,
     template: TemplateOption = None,
     vision_tower: VisionTowerOption = None,
     base: BaseOption = None,
@@ -51,9 +53,8 @@ def ask(
     from llavakit.processing.conversation import Conversation
     from llavakit.processing.image import open_image
 
-    params = SamplingParams.parse(
-        {"max_tokens": max_tokens, "temperature": temperature, "top_p": top_p, "top_k": top_k, "seed": seed}
-    )
+    chosen = {"max_tokens": max_tokens, "temperature": temperature, "top_p": top_p, "top_k": top_k, "seed": seed}
+    params = SamplingParams.parse(chosen | {"draft_tokens": draft})
     style = open_template(template, model=model)
     image = open_image(sys.stdin.buffer if picture == "-" else picture)
     loaded = open_model(model, vision_tower=vision_tower, base=base, device=device, dtype=dtype, threads=threads)
@@ -67,7 +68,8 @@ def ask(
             "tokens": list(completion.tokens),
             "image_tokens": completion.image_tokens,
             "finish_reason": completion.finish_reason,
-            "timings": dataclasses.asdict(completion.timings),
+            "timings": dataclasses.asdict(completion.timings)
+            | {"tokens_per_step": round(completion.timings.tokens_per_step, 3)},
         }
 
     for event in events:

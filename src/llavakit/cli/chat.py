@@ -10,6 +10,7 @@ import typer
 from llavakit.cli.options import (
     BaseOption,
     DeviceOption,
+    DraftOption,
     DTypeOption,
     MaxTokensOption,
     ModelOption,
@@ -31,6 +32,7 @@ def chat(
     top_p: TopPOption = 1.0,
     top_k: TopKOption = 0,
     seed: SeedOption = None,
+    draft: DraftOption = 0,
     template: TemplateOption = None,
     vision_tower: VisionTowerOption = None,
     base: BaseOption = None,
@@ -44,9 +46,8 @@ def chat(
     from llavakit.engine.engine import Engine
     from llavakit.engine.sampling import SamplingParams
 
-    params = SamplingParams.parse(
-        {"max_tokens": max_tokens, "temperature": temperature, "top_p": top_p, "top_k": top_k, "seed": seed}
-    )
+    chosen = {"max_tokens": max_tokens, "temperature": temperature, "top_p": top_p, "top_k": top_k, "seed": seed}
+    params = SamplingParams.parse(chosen | {"draft_tokens": draft})
     style = open_template(template, model=model)
     loaded = open_model(model, vision_tower=vision_tower, base=base, device=device, dtype=dtype, threads=threads)
     talk = Talk(Engine(loaded), params, template=style, model_name=loaded.name)

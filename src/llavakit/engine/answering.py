@@ -6,7 +6,6 @@ from collections import deque
 from collections.abc import Sequence
 from time import perf_counter
 
-import torch
 from jaxtyping import Float
 from torch import Tensor
 

@@ -7,7 +7,7 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import NamedTuple
 
 from llavakit.engine.blocks import BLOCK
@@ -60,7 +60,7 @@ class PrefixCache:
     def __contains__(self, block: int) -> bool:
         return block in self._parents
 
-    def __iter__(self):  # noqa: ANN204
+    def __iter__(self) -> Iterator[int]:
         return iter(self._parents)
 
     def put(self, block: int, parent: bytes, keys: list[Key]) -> None:
@@ -104,4 +104,4 @@ class PrefixCache:
 
 
 def _num_common(one: Sequence[Key], other: Sequence[Key]) -> int:
-    return next((i for i, (a, b) in enumerate(zip(one, other)) if a != b), min(len(one), len(other)))  # noqa: B905
+    return next((i for i, (a, b) in enumerate(zip(one, other, strict=False)) if a != b), min(len(one), len(other)))

@@ -94,12 +94,12 @@ class TorchRunner:
         starts = [span.start for span in spans]
         cache = ManySequences(self._storage, [span.blocks for span in spans], starts, lengths)
         embeds = torch.nn.utils.rnn.pad_sequence([self._embed(span)[0] for span in spans], batch_first=True)
-        positions = torch.tensor(starts, device=self._device)[:, None] + torch.arange(
-            max(lengths), device=self._device
-        )
+        positions = torch.tensor(starts, device=self._device)[:, None] + torch.arange(max(lengths), device=self._device)
         hidden = self._model.language(embeds, positions, cache)
-        wanted = [row[length - span.num_logits : length] for row, length, span in zip(hidden, lengths, spans)]  # noqa: B905
-        return self._model.language.logits(torch.cat(wanted)).split([span.num_logits for span in spans])
+        counts = [span.num_logits for span in spans]
+        rows = zip(hidden, lengths, counts, strict=True)
+        wanted = torch.cat([row[length - count : length] for row, length, count in rows])
+        return self._model.language.logits(wanted).split(counts)
 
     def _embed(self, span: Span) -> Float[Tensor, "1 new dim"]:
         row = torch.tensor([span.tokens], device=self._device)

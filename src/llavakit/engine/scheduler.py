@@ -198,4 +198,5 @@ class Scheduler:
 
 
 def _num_right(drafts: Seq[int], tokens: Seq[int]) -> int:
-    return next((i for i, (d, t) in enumerate(zip(drafts, tokens)) if d != t), min(len(drafts), len(tokens)))  # noqa: B905
+    pairs = enumerate(zip(drafts, tokens, strict=False))
+    return next((i for i, (draft, token) in pairs if draft != token), min(len(drafts), len(tokens)))
