@@ -49,8 +49,8 @@ class Completion:
 
     `prompt_tokens` holds the placeholders too, `image_tokens` of them. `tokens` are those made, without the end token;
     where a stop string ended the answer they reach beyond the text. `finish_reason` is `stop` when the model or a stop
-    string ended the answer, `length` when `max_tokens` or the context did. `logprobs` has one entry for each of `tokens`
-    where the parameters ask for it.
+    string ended the answer, `length` when `max_tokens` or the context did. `logprobs` has one entry for each of
+    `tokens` where the parameters ask for it.
     """
 
     text: str

@@ -74,8 +74,8 @@ class Scheduler:
     def __init__(self, *, num_blocks: int, max_sequences: int, token_budget: int) -> None:
         if max_sequences < 1 or token_budget < max_sequences or num_blocks < 1:
             raise ValueError(
-                f"{max_sequences} sequences with {token_budget} tokens a step and {num_blocks} blocks: there must be at "
-                "least one sequence, as many tokens a step as sequences, and one block"
+                f"{max_sequences} sequences with {token_budget} tokens a step and {num_blocks} blocks: there must be "
+                "at least one sequence, as many tokens a step as sequences, and one block"
             )
         self.max_sequences, self.token_budget = max_sequences, token_budget
         self.prefixes = PrefixCache()
