@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Sequence
+from itertools import takewhile
 from pathlib import Path
 
 import torch
@@ -22,9 +23,12 @@ from llavakit.checkpoint.tables import LLAVA_HF
 from llavakit.data.collate import IGNORE, Sample, collate
 from llavakit.engine import reference
 from llavakit.engine.answer_text import AnswerText
+from llavakit.engine.drafts import Lookup
 from llavakit.engine.engine import Engine
-from llavakit.engine.prefix_cache import num_reusable, prefix_keys
+from llavakit.engine.prefix_cache import prefix_keys
 from llavakit.engine.sampling import SamplingParams, forbidden_tokens, probabilities, sample
+from llavakit.engine.scheduler import Scheduler
+from llavakit.engine.scheduler import Sequence as Scheduled
 from llavakit.engine.stopping import StopStrings
 from llavakit.model import Images, KVCache
 from llavakit.model.llava import merge
@@ -252,11 +256,29 @@ def _to_text(page: Page, loaded: Loaded, conversation: Conversation, inputs: Inp
     completion = events[-1].completion
     assert completion is not None and list(completion.tokens) == plain
     page.stop(
-        "engine/engine.py engine/computed.py engine/request.py",
+        "engine/engine.py engine/answering.py engine/request.py",
         "The engine makes the same tokens, each from the last one and the cache, and hands out text as it comes.",
         " | ".join(event.text for event in events if event.text),
         f"finish_reason {completion.finish_reason}, prompt_tokens {len(completion.prompt_tokens)}, "
         f"image_tokens {completion.image_tokens}",
+    )
+    sequence = Scheduled(list(tokens), len(tokens) + PARAMS.max_tokens)
+    scheduler = Scheduler(num_blocks=64, max_sequences=1, token_budget=64)
+    scheduler.add(sequence)
+    works = scheduler.schedule()
+    page.stop(
+        "engine/scheduler.py engine/blocks.py engine/runner.py engine/block_storage.py",
+        "Behind it, one step after the other: the scheduler says which tokens to compute and in which blocks of memory "
+        "they go, the runner computes. Computed tokens catch up with tokens, whether they are a prompt or an answer.",
+        f"with 64 tokens a step the prompt of {len(tokens)} begins with [{works[0].start}, {works[0].end})",
+        f"blocks of 16 for it and for {PARAMS.max_tokens} tokens of an answer: {sequence.num_blocks}",
+    )
+    lookup = Lookup(never=loaded.config.tokens.image)
+    lookup.extend([*tokens, *plain])
+    page.stop(
+        "engine/drafts.py",
+        "Where the last tokens stood before, what followed then can be guessed and verified in one step.",
+        f"after the answer: {lookup.guess(4)}",
     )
     text, stops = AnswerText(tokenizer, inputs.answer, ()), StopStrings(["###"])
     page.stop(
@@ -278,9 +300,8 @@ def _second_question(page: Page, loaded: Loaded, answered: Conversation) -> None
     inputs = processor(second)
     kept = [*before.prompt_tokens, *before.tokens]
     digests = [b"the picture"]
-    shared = num_reusable(
-        prefix_keys(kept, inputs.spans, digests), prefix_keys(inputs.tokens, inputs.spans, digests), inputs.spans
-    )
+    keys = (prefix_keys(tokens, inputs.spans, digests) for tokens in (kept, inputs.tokens))
+    shared = len(list(takewhile(lambda pair: pair[0] == pair[1], zip(*keys, strict=False))))
     page.stop(
         "engine/prefix_cache.py engine/image_cache.py",
         "The longest common beginning is not computed again, pictures compared by the digest of their pixels; and the "

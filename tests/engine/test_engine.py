@@ -14,9 +14,10 @@ import torch
 from PIL import Image
 
 from llavakit.checkpoint.load import Loaded
-from llavakit.engine import computed as computed_module
 from llavakit.engine import engine as engine_module
 from llavakit.engine import reference
+from llavakit.engine.block_storage import STEP, BlockStorage
+from llavakit.engine.blocks import BLOCK
 from llavakit.engine.engine import Engine
 from llavakit.engine.request import Completion, Event
 from llavakit.engine.sampling import SamplingParams
@@ -393,13 +394,13 @@ def test_a_long_context_takes_no_memory_before_it_is_used(
     make_loaded: Callable[..., Loaded], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     capacities: list[int] = []
-    make = computed_module.KVCache
+    make = BlockStorage._room_for
 
-    def recording(*args: object, capacity: int, **more: object) -> object:
-        capacities.append(capacity)
-        return make(*args, capacity=capacity, **more)
+    def recording(self: BlockStorage, num_blocks: int) -> torch.Tensor:
+        capacities.append(num_blocks * BLOCK)
+        return make(self, num_blocks)
 
-    monkeypatch.setattr(computed_module, "KVCache", recording)
+    monkeypatch.setattr(BlockStorage, "_room_for", recording)
     engine = Engine(make_loaded(1_000_000))
     completion = engine.generate(Conversation().ask("what?"), SHORT)
-    assert max(capacities) == computed_module.STEP >= len(completion.prompt_tokens) + len(completion.tokens)
+    assert max(capacities) == STEP * BLOCK >= len(completion.prompt_tokens) + len(completion.tokens)

@@ -8,7 +8,7 @@ from llavakit.engine.image_cache import ImageCache, picture_digest
 
 
 def features(value: float) -> torch.Tensor:
-    return torch.full((1, 2, 4), float(value))  # 32 bytes
+    return torch.full((2, 4), float(value))  # 32 bytes
 
 
 def test_each_picture_is_encoded_once() -> None:
@@ -44,3 +44,9 @@ def test_digests_tell_pictures_apart() -> None:
     assert picture_digest(pixels, size) == picture_digest(torch.stack([other, pixels], dim=1)[:, 1], size)
     assert picture_digest(pixels, size) != picture_digest(other, size)
     assert picture_digest(pixels, size) != picture_digest(pixels, (5, 4))
+
+
+def test_tenants_share_no_names() -> None:
+    pixels, size = torch.rand(1, 3, 4, 4), (4, 5)
+    names = {picture_digest(pixels, size, tenant=tenant) for tenant in ("", "a", "b")}
+    assert len(names) == 3

@@ -12,6 +12,7 @@ import typer
 from llavakit.cli.options import (
     BaseOption,
     DeviceOption,
+    DraftOption,
     DTypeOption,
     MaxTokensOption,
     ModelOption,
@@ -38,6 +39,7 @@ def ask(
     top_p: TopPOption = 1.0,
     top_k: TopKOption = 0,
     seed: SeedOption = None,
+    draft: DraftOption = 0,
     template: TemplateOption = None,
     visual_tokens: VisualTokensOption = None,
     visual_method: VisualMethodOption = None,
@@ -55,9 +57,8 @@ def ask(
     from llavakit.processing.conversation import Conversation
     from llavakit.processing.image import open_image
 
-    params = SamplingParams.parse(
-        {"max_tokens": max_tokens, "temperature": temperature, "top_p": top_p, "top_k": top_k, "seed": seed}
-    )
+    chosen = {"max_tokens": max_tokens, "temperature": temperature, "top_p": top_p, "top_k": top_k, "seed": seed}
+    params = SamplingParams.parse(chosen | {"draft_tokens": draft})
     fewer = visual_tokens_of(visual_tokens, visual_method)
     style = open_template(template, model=model)
     image = open_image(sys.stdin.buffer if picture == "-" else picture)
@@ -80,7 +81,8 @@ def ask(
             "tokens": list(completion.tokens),
             "image_tokens": completion.image_tokens,
             "finish_reason": completion.finish_reason,
-            "timings": dataclasses.asdict(completion.timings),
+            "timings": dataclasses.asdict(completion.timings)
+            | {"tokens_per_step": round(completion.timings.tokens_per_step, 3)},
         }
 
     for event in events:

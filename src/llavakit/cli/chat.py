@@ -10,6 +10,7 @@ import typer
 from llavakit.cli.options import (
     BaseOption,
     DeviceOption,
+    DraftOption,
     DTypeOption,
     MaxTokensOption,
     ModelOption,
@@ -33,6 +34,7 @@ def chat(
     top_p: TopPOption = 1.0,
     top_k: TopKOption = 0,
     seed: SeedOption = None,
+    draft: DraftOption = 0,
     template: TemplateOption = None,
     visual_tokens: VisualTokensOption = None,
     visual_method: VisualMethodOption = None,
@@ -48,9 +50,8 @@ def chat(
     from llavakit.engine.engine import Engine
     from llavakit.engine.sampling import SamplingParams
 
-    params = SamplingParams.parse(
-        {"max_tokens": max_tokens, "temperature": temperature, "top_p": top_p, "top_k": top_k, "seed": seed}
-    )
+    chosen = {"max_tokens": max_tokens, "temperature": temperature, "top_p": top_p, "top_k": top_k, "seed": seed}
+    params = SamplingParams.parse(chosen | {"draft_tokens": draft})
     fewer = visual_tokens_of(visual_tokens, visual_method)
     style = open_template(template, model=model)
     loaded = open_model(

@@ -6,6 +6,7 @@ from pathlib import Path
 
 import torch
 
+from llavakit import kernels
 from llavakit.checkpoint.contents import Parts
 from llavakit.checkpoint.formats import read_chat_template
 from llavakit.checkpoint.load import Loaded, load, locate
@@ -28,6 +29,7 @@ def open_model(
     """Load a checkpoint folder or a model of the catalogue; raises ValueError if the device is not there."""
     if threads is not None:
         torch.set_num_threads(threads)
+        kernels.set_num_threads(threads)
     return load(
         name,
         parts=Parts(vision_tower, base),

@@ -91,3 +91,12 @@ TemperatureOption = Annotated[float, typer.Option(min=0, help="0 takes the likel
 TopPOption = Annotated[float, typer.Option(max=1, help="Draw from the likeliest tokens that hold this probability.")]
 TopKOption = Annotated[int, typer.Option(min=0, help="Draw from this many of the likeliest tokens; 0 is all.")]
 SeedOption = Annotated[int | None, typer.Option(min=0, help="Make what is drawn repeatable.")]
+DraftOption = Annotated[
+    int,
+    typer.Option(
+        "--draft",
+        min=0,
+        max=64,
+        help="Guess so many tokens from what was said before and verify them in one step; the answer stays the same.",
+    ),
+]

@@ -1,9 +1,11 @@
-"""Answers as they are made: equal to `reference`, token for token, but nothing is computed twice."""
+"""Answers as they are made, for one or for many: equal to `reference`, token for token, but nothing is computed twice.
+
+One step: the scheduler says who computes what, the runner computes it, each request draws its next token.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
-from itertools import compress, islice
+from collections.abc import Iterator
 from time import perf_counter
 
 import torch
@@ -13,35 +15,57 @@ from torch import Tensor
 from llavakit.anyres import Size, num_views, token_positions
 from llavakit.checkpoint.load import Loaded
 from llavakit.engine.answer_text import AnswerText
-from llavakit.engine.computed import Computed
+from llavakit.engine.answering import Request
+from llavakit.engine.blocks import num_blocks_for
 from llavakit.engine.image_cache import ImageCache, picture_digest
-from llavakit.engine.prefix_cache import Key, num_reusable, prefix_keys
-from llavakit.engine.request import Completion, Event, Timings
-from llavakit.engine.sampling import SamplingParams, forbidden_tokens, sample
-from llavakit.model import Images
+from llavakit.engine.native_runner import NativeRunner
+from llavakit.engine.prefix_cache import prefix_keys
+from llavakit.engine.request import Completion, Event
+from llavakit.engine.runner import Runner, Seen, Span, TorchRunner
+from llavakit.engine.sampling import SamplingParams, forbidden_tokens, sample, sample_verifying
+from llavakit.engine.scheduler import Scheduler, Sequence, Work
 from llavakit.processing.conversation import Conversation
 from llavakit.processing.jinja import JinjaTemplate
 from llavakit.processing.processor import Inputs
+from llavakit.quantize.native import is_native
 
 IMAGE_CACHE_BYTES = 256 * 2**20
 GREEDY = SamplingParams()
 
 
 class Engine:
-    """Talks for one model.
+    """Talks for one model, with one reader by `generate` and `stream`, or with many by `submit` and `step`.
 
-    Between requests it keeps the keys and values of the last sequence and the features of the pictures seen, and
-    takes from them whatever a new conversation shares with the old one: a second question, a retry or a cleared chat
-    need no call of their own. Closing a stream half-way is allowed. While one stream is open another may start; it
-    finds nothing kept, but its answer is the same.
+    Between requests it keeps the keys and values of what was said and the pictures seen, and takes from them whatever a
+    new conversation shares with an old one: a second question, a retry or a cleared chat need no call of their own.
+    Closing a stream half-way is allowed, and several may be open at a time. An engine belongs to one thread.
     """
 
-    def __init__(self, loaded: Loaded) -> None:
-        self._model, self._config, self._tokenizer = loaded.model, loaded.config, loaded.tokenizer
-        self._processor = loaded.processor
+    def __init__(
+        self,
+        loaded: Loaded,
+        *,
+        runner: Runner | None = None,
+        max_sequences: int = 16,
+        token_budget: int = 4096,
+        cache_tokens: int | None = None,
+        image_cache_bytes: int = IMAGE_CACHE_BYTES,
+    ) -> None:
+        """`max_sequences` are answered at once, with up to `token_budget` tokens computed in a step.
+
+        `cache_tokens` is for how many tokens there is room in all, those kept for later included; by default for one
+        whole context. Memory is taken as it is needed.
+        """
+        self._config, self._tokenizer, self._processor = loaded.config, loaded.tokenizer, loaded.processor
+        self._runner = runner or (NativeRunner if is_native(loaded.model) else TorchRunner)(loaded.model)
         self._forbidden = forbidden_tokens(loaded.config, loaded.tokenizer.size)
-        self._image_cache = ImageCache(IMAGE_CACHE_BYTES)
-        self._computed: Computed | None = None
+        self._ends = frozenset(loaded.model.config.tokens.ends)
+        self._image_cache = ImageCache(image_cache_bytes)
+        cache_tokens = loaded.config.language.max_positions if cache_tokens is None else cache_tokens
+        self._scheduler = Scheduler(
+            num_blocks=num_blocks_for(cache_tokens), max_sequences=max_sequences, token_budget=token_budget
+        )
+        self._requests: dict[Sequence, Request] = {}
 
     def generate(
         self,
@@ -64,107 +88,120 @@ class Engine:
     ) -> Iterator[Event]:
         """The answer to the last message, piece by piece; the pieces joined are the completion's text.
 
-        Raises ValueError, at the call, if there is no question to answer, if the template is unknown, or if the prompt
-        does not fit the model's context.
+        A piece is computed when it is asked for. Errors, at the call, as in `submit`.
         """
+        return self._read(self._prepare(conversation, params, template, tenant=""))
+
+    def submit(
+        self,
+        conversation: Conversation,
+        params: SamplingParams = GREEDY,
+        *,
+        template: str | JinjaTemplate | None = None,
+        tenant: str = "",
+    ) -> Request:
+        """Ask for an answer that comes as `step` is called; tenants share nothing of what is kept.
+
+        Raises ValueError if there is no question to answer, if the template is unknown, if the prompt does not fit the
+        model's context, or if prompt and answer could never fit into the engine's memory.
+        """
+        request = self._prepare(conversation, params, template, tenant)
+        self._add(request)
+        return request
+
+    @property
+    def is_idle(self) -> bool:
+        """Whether nobody waits for anything."""
+        return self._scheduler.is_idle
+
+    def step(self) -> list[Request]:
+        """Compute one step; returns the requests that have something new to read."""
+        works = self._scheduler.schedule()
+        requests = [self._requests[work.sequence] for work in works]
+        spans = [self._span(work, request) for work, request in zip(works, requests, strict=True)]
+        start = perf_counter()
+        for work in works:
+            if work.sequence.copy is not None:
+                self._runner.copy(*work.sequence.copy)
+        all_logits = self._runner.step(spans) if spans else []
+        elapsed_ms = _ms_since(start)
+        for work, request, logits in zip(works, requests, all_logits, strict=True):
+            self._finish(work, request, logits, elapsed_ms)
+        return [request for request in requests if request.events]
+
+    def abort(self, request: Request) -> None:
+        """Nobody wants this answer any more: what it used is free at once. Harmless once the answer is complete."""
+        self._scheduler.remove(request.sequence)
+        self._requests.pop(request.sequence, None)
+
+    def check_integrity(self) -> None:
+        """Assert that every block is free, kept or in use by exactly those who say so."""
+        self._scheduler.check_integrity()
+        assert self.is_idle == (not self._requests)
+
+    def _read(self, request: Request) -> Iterator[Event]:
+        self._add(request)
+        try:
+            while request.completion is None or request.events:
+                while request.events:
+                    yield request.events.popleft()
+                if request.completion is None:
+                    self.step()
+        finally:
+            self.abort(request)
+
+    def _add(self, request: Request) -> None:
+        self._scheduler.add(request.sequence)
+        self._requests[request.sequence] = request
+
+    def _prepare(
+        self, conversation: Conversation, params: SamplingParams, template: str | JinjaTemplate | None, tenant: str
+    ) -> Request:
         started = perf_counter()
         if not conversation.messages or conversation.messages[-1].role != "user":
             raise ValueError("There is nothing to answer: the conversation has to end with a message of the user.")
         inputs = self._processor(conversation, template=template)
         self._check_length(inputs)
-        text = AnswerText(self._tokenizer, inputs.answer, params.stop)
-        return self._answer(inputs, params, text, started)
+        pictures = self._pictures(inputs)
+        fewer = self._config.visual_tokens
+        digests = [picture_digest(pixels, size, fewer, tenant=tenant) for pixels, size in pictures]
+        sequence = Sequence(
+            keys=prefix_keys(inputs.tokens, inputs.spans, digests),
+            max_length=len(inputs.tokens) + min(params.max_tokens, self._room(inputs)),
+            tenant=tenant,
+        )
+        self._scheduler.check_room(sequence)
+        return Request(
+            inputs,
+            params,
+            AnswerText(self._tokenizer, inputs.answer, params.stop),
+            ends=self._ends.union(inputs.answer.ends),
+            placeholder=self._config.tokens.image,
+            positions=token_positions(len(inputs.tokens), inputs.spans, self._config),
+            pictures=pictures,
+            digests=digests,
+            sequence=sequence,
+            started=started,
+        )
 
-    def _nothing_computed(self) -> Computed:
-        weight = self._model.language.norm.weight
-        return Computed(self._config.language, dtype=weight.dtype, device=weight.device)
+    def _end(self, inputs: Inputs) -> int:
+        """The position behind the prompt."""
+        return token_positions(len(inputs.tokens), inputs.spans, self._config)[-1] + 1
 
-    def _positions(self, inputs: Inputs) -> list[int]:
-        return token_positions(len(inputs.tokens), inputs.spans, self._config)
+    def _room(self, inputs: Inputs) -> int:
+        """How many tokens an answer may have before the context ends."""
+        return self._config.language.max_positions - self._end(inputs)
 
     def _check_length(self, inputs: Inputs) -> None:
-        length, context = self._positions(inputs)[-1] + 1, self._config.language.max_positions
-        num_image = (
-            length - len(inputs.tokens) + _num_image_tokens(inputs)
-        )  # pictures keep the positions of all patches
+        length, context = self._end(inputs), self._config.language.max_positions
+        # Pictures keep the positions of all patches.
+        num_image = length - len(inputs.tokens) + sum(end - start for start, end in inputs.spans)
         if length >= context:
             raise ValueError(
                 f"The prompt is {length} tokens long ({num_image} of them for pictures), but the context of this model "
                 f"holds {context}, and one must be left for the answer. Ask a shorter question, or leave out pictures "
                 "or earlier messages."
             )
-
-    def _answer(self, inputs: Inputs, params: SamplingParams, text: AnswerText, started: float) -> Iterator[Event]:
-        computed, self._computed = self._computed or self._nothing_computed(), None  # ours alone while we run
-        timings, tokens, pieces = Timings(), list[int](), list[str]()
-        room = min(params.max_tokens, self._config.language.max_positions - self._positions(inputs)[-1] - 1)
-        try:
-            for token in islice(self._tokens(computed, inputs, params, timings, started), room):
-                tokens.append(token)
-                pieces.append(text.put(token))
-                if text.stopped:
-                    break
-                if pieces[-1]:
-                    yield Event(pieces[-1])
-        finally:
-            self._computed = computed
-        is_ended = len(tokens) < room
-        last = pieces.pop() if text.stopped else text.finish(is_ended=is_ended)
-        completion = Completion(
-            text="".join(pieces) + last,
-            prompt_tokens=tuple(inputs.tokens),
-            tokens=tuple(tokens),
-            image_tokens=_num_image_tokens(inputs),
-            finish_reason="stop" if text.stopped or is_ended else "length",
-            timings=timings,
-        )
-        yield Event(last, completion)
-
-    def _tokens(
-        self,
-        computed: Computed,
-        inputs: Inputs,
-        params: SamplingParams,
-        timings: Timings,
-        started: float,
-    ) -> Iterator[int]:
-        """Tokens without end, but for an end token; each is computed only when the next one is asked for."""
-        logits = self._prefill(computed, inputs, timings)
-        history, generator = list(inputs.tokens), params.generator()
-        position = self._positions(inputs)[-1]
-        ends = {*self._config.tokens.ends, *inputs.answer.ends}
-        token = sample(logits, params, generator, history)
-        timings.first_token_ms = _ms_since(started)
-        while token not in ends:
-            yield token
-            step = perf_counter()
-            history.append(token)
-            position += 1
-            logits = self._compute(computed, [token], [token], [position], images=None)
-            token = sample(logits, params, generator, history)
-            timings.decode_ms += _ms_since(step)
-
-    def _prefill(self, computed: Computed, inputs: Inputs, timings: Timings) -> Float[Tensor, " vocab"]:
-        """Compute what is new in the prompt; returns the scores of the first token of the answer."""
-        start = perf_counter()
-        pictures = self._pictures(inputs)
-        digests = [picture_digest(pixels, size, self._config.visual_tokens) for pixels, size in pictures]
-        keys = prefix_keys(inputs.tokens, inputs.spans, digests)
-        kept = num_reusable(computed.keys, keys, inputs.spans)
-        computed.rewind(kept)
-        new = [span[0] >= kept for span in inputs.spans]
-        seen = [
-            self._image_cache.get(digest, lambda pixels=pixels: self._encode(pixels))
-            for digest, (pixels, _) in compress(zip(digests, pictures, strict=True), new)
-        ]
-        timings.cached_tokens, timings.encode_ms = kept, _ms_since(start)
-
-        start = perf_counter()
-        sizes = list(compress(inputs.sizes, new))
-        images = Images.joined(seen, sizes) if seen else None
-        logits = self._compute(computed, inputs.tokens[kept:], keys[kept:], self._positions(inputs)[kept:], images)
-        timings.prefill_ms = _ms_since(start)
-        return logits
 
     def _pictures(self, inputs: Inputs) -> list[tuple[Float[Tensor, "views 3 size size"], Size]]:
         """The views of each picture, and its size."""
@@ -174,33 +211,68 @@ class Engine:
         counts = [num_views(*size, config) for size in inputs.sizes]
         return list(zip(inputs.pixels.split(counts), inputs.sizes, strict=True))
 
-    @torch.inference_mode()
-    def _encode(self, pixels: Float[Tensor, "views 3 size size"]) -> Images:
-        """One picture at a time, so that its features never depend on its neighbours."""
-        seen = self._model.see(pixels.to(self._model.vision.embeddings.patch_embedding.weight))
-        if seen.features.device.type != "cpu":
-            torch.accelerator.synchronize(seen.features.device)  # or the work would be timed as prefill
-        return seen
+    def _span(self, work: Work, request: Request) -> Span:
+        if work.end <= len(request.inputs.tokens) and not request.timings.steps and not request.timings.prefill_ms:
+            request.timings.cached_tokens = work.start
+        embeds = self._embeds(work, request)  # which may also place them
+        return Span(
+            tokens=[*request.history[work.start : work.end], *work.drafts],
+            positions=request.positions_of(work.start, work.end + len(work.drafts)),
+            start=work.start,
+            blocks=work.sequence.blocks,
+            embeds=embeds,
+            num_logits=work.num_logits,
+        )
 
-    @torch.inference_mode()
-    def _compute(
-        self,
-        computed: Computed,
-        tokens: Sequence[int],
-        keys: list[Key],
-        positions: Sequence[int],
-        images: Images | None,
-    ) -> Float[Tensor, " vocab"]:
-        """Put tokens behind those computed; returns the scores of the token that follows, forbidden ones at -inf."""
-        computed.expect(keys)
-        device = self._model.language.norm.weight.device
-        row, places = torch.tensor([tokens], device=device), torch.tensor([positions], device=device)
-        hidden = self._model(row, images, places, computed.cache)
-        return self._model.language.logits(hidden[0, -1]).float().cpu().masked_fill(self._forbidden, -torch.inf)
+    def _embeds(self, work: Work, request: Request) -> Float[Tensor, "placeholders dim"] | None:
+        """What stands at the placeholders in [work.start, work.end): parts of the pictures that reach into it."""
+        parts = []
+        for index, (first, end) in enumerate(request.inputs.spans):
+            if first < work.end and work.start < end:
+                embeds = self._picture(index, request).embeds
+                parts.append(embeds[max(work.start - first, 0) : work.end - first])
+        return torch.cat(parts) if parts else None
 
+    def _picture(self, index: int, request: Request) -> Seen:
+        """One picture at a time, so that what is seen in it never depends on its neighbours."""
+        if index not in request.embeds:
+            start = perf_counter()
+            encode = self._runner.encode
+            request.embeds[index] = self._image_cache.get(
+                request.digests[index], lambda: encode(*request.pictures[index])
+            )
+            request.place(index)
+            request.timings.encode_ms += _ms_since(start)
+        return request.embeds[index]
 
-def _num_image_tokens(inputs: Inputs) -> int:
-    return sum(end - start for start, end in inputs.spans)
+    def _finish(
+        self, work: Work, request: Request, logits: Float[Tensor, "num_logits vocab"], elapsed_ms: float
+    ) -> None:
+        """Count what was computed, and draw the next token where it is due."""
+        start = perf_counter()
+        is_prefill = not request.timings.steps
+        tokens: list[int] = []
+        if work.num_logits:
+            scores = logits.float().cpu().masked_fill(self._forbidden, -torch.inf)
+            tokens = request.take(self._draw(scores, work, request), scores)
+            request.embeds.clear()
+        self._scheduler.advance(work, tokens)
+        if request.completion is not None:
+            self.abort(request)
+        else:
+            work.sequence.drafts = request.guess()
+        elapsed_ms += _ms_since(start)
+        if is_prefill:
+            request.timings.prefill_ms += elapsed_ms
+        else:
+            request.timings.decode_ms += elapsed_ms
+
+    @staticmethod
+    def _draw(scores: Float[Tensor, "num_logits vocab"], work: Work, request: Request) -> list[int]:
+        params, generator, history = request.params, request.generator, request.history
+        if not work.drafts:
+            return [sample(scores[0], params, generator, history)]
+        return sample_verifying(scores, work.drafts, params, generator, history)
 
 
 def _ms_since(start: float) -> float:

@@ -1,4 +1,4 @@
-"""Features of pictures seen before, so that the tower looks at each picture once."""
+"""Pictures seen before as the language model reads them, so that the tower looks at each picture once."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from llavakit.config import VisualTokens
 
 
 class HasBytes(Protocol):
-    """What is kept of a picture: its features, with or without their places."""
+    """What is kept of a picture."""
 
     @property
     def nbytes(self) -> int: ...
@@ -27,37 +27,43 @@ Seen = TypeVar("Seen", bound=HasBytes)
 
 
 class ImageCache(Generic[Seen]):
-    """Features by digest of the picture; when they exceed `max_bytes`, those not used for longest are dropped."""
+    """What was seen, by digest of the picture; above `max_bytes`, what was not used for longest is dropped."""
 
     def __init__(self, max_bytes: int) -> None:
         self._max_bytes = max_bytes
-        self._features: OrderedDict[bytes, Seen] = OrderedDict()
+        self._seen: OrderedDict[bytes, Seen] = OrderedDict()
 
     def get(self, digest: bytes, encode: Callable[[], Seen]) -> Seen:
-        """The features of the picture with this digest; `encode` is asked only if they are not at hand."""
-        if digest not in self._features:
-            self._features[digest] = encode()
-        self._features.move_to_end(digest)
-        features = self._features[digest]
-        while len(self._features) > 1 and self.num_bytes > self._max_bytes:
-            self._features.popitem(last=False)
-        return features
+        """What was seen in the picture with this digest; `encode` is asked only if that is not at hand."""
+        if digest not in self._seen:
+            self._seen[digest] = encode()
+        self._seen.move_to_end(digest)
+        seen = self._seen[digest]
+        while len(self._seen) > 1 and self.num_bytes > self._max_bytes:
+            self._seen.popitem(last=False)
+        return seen
 
     @property
     def num_bytes(self) -> int:
-        return sum(features.nbytes for features in self._features.values())
+        return sum(seen.nbytes for seen in self._seen.values())
 
 
 def picture_digest(
-    pixels: Float[Tensor, "views 3 size size"], size: Size, visual_tokens: VisualTokens | None = None
+    pixels: Float[Tensor, "views 3 size size"],
+    size: Size,
+    visual_tokens: VisualTokens | None = None,
+    *,
+    tenant: str = "",
 ) -> bytes:
     """A short name for exactly this picture: equal ones have equal names, however they were opened.
 
-    The size is part of it: pictures of one colour may have equal tiles, but not equally many tokens.
-    So is what was asked of it: features brought down to fewer are no features of another setting.
+    The size is part of it: pictures of one colour may have equal tiles, but not equally many tokens. So is what was
+    asked of it: features brought down to fewer are no features of another setting. And so is the tenant, who cannot
+    find out what pictures others have shown.
     """
     raw = pixels.contiguous().view(torch.uint8).numpy()
-    named = hashlib.blake2b(raw, digest_size=16, salt=struct.pack("<QQ", *size))
+    key = hashlib.blake2b(tenant.encode(), digest_size=32).digest()
+    named = hashlib.blake2b(raw, digest_size=16, salt=struct.pack("<QQ", *size), key=key)
     if visual_tokens is not None:
         named.update(str(visual_tokens).encode())
     return named.digest()

@@ -19,6 +19,9 @@ class SamplingParams(Config):
     The filters follow transformers in meaning and order: repetition penalty, temperature, top-k, top-p, min-p. A
     temperature of 0 takes the best token, always the same; then seed, top-k, top-p and min-p change nothing. `top_k`
     0, `top_p` 1, `min_p` 0 and `repetition_penalty` 1 are off. Without a seed every run draws anew.
+
+    `logprobs` asks for the likelihood of each token and of so many alternatives. `draft_tokens` is how many tokens may
+    be guessed and verified in one step: the answer stays what it is without them.
     """
 
     temperature: float = Field(0.0, ge=0, allow_inf_nan=False)
@@ -29,6 +32,8 @@ class SamplingParams(Config):
     seed: int | None = Field(None, ge=0, lt=2**63)
     max_tokens: int = Field(512, gt=0)
     stop: tuple[str, ...] = ()
+    logprobs: int | None = Field(None, ge=0, le=100)
+    draft_tokens: int = Field(0, ge=0, le=64)
 
     @model_validator(mode="after")
     def _check(self) -> Self:
@@ -62,6 +67,27 @@ def sample(
     if params.temperature == 0:
         return int(_penalized(logits.cpu(), params, history).argmax())
     return int(torch.multinomial(probabilities(logits, params, history), 1, generator=generator))
+
+
+def sample_verifying(
+    logits: Float[Tensor, "num_logits vocab"],
+    drafts: Sequence[int],
+    params: SamplingParams,
+    generator: torch.Generator,
+    history: Sequence[int],
+) -> list[int]:
+    """The drafts up to the first wrong one, and the token that stands behind them: at least one, at most all and one.
+
+    Each token is drawn as if there were no drafts, and a draft is right if it is what was drawn. So it is accepted with
+    its own probability p, and where it is not, the draw is from the rest, in proportion: for a draft without chance of
+    its own this is the acceptance rule of Leviathan et al. (2023), with the same draws as without drafts.
+    """
+    tokens: list[int] = []
+    for scores, draft in zip(logits, [*drafts, None], strict=True):
+        tokens.append(sample(scores, params, generator, [*history, *tokens]))
+        if tokens[-1] != draft:
+            break
+    return tokens
 
 
 def probabilities(

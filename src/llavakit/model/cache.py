@@ -2,11 +2,32 @@
 
 from __future__ import annotations
 
+from typing import Protocol, runtime_checkable
+
 import torch
-from jaxtyping import Float
+from jaxtyping import Bool, Float
 from torch import Tensor
 
 from llavakit.config import LanguageConfig
+
+
+@runtime_checkable
+class Cache(Protocol):
+    """What a language model asks of whoever keeps its keys and values."""
+
+    def mask(self, num_new: int) -> Bool[Tensor, "*rows new all"] | None:
+        """Who may see whom when so many tokens follow the cached ones; None where plain causal attention does."""
+
+    def extend(
+        self,
+        layer: int,
+        keys: Float[Tensor, "batch kv_heads new head_dim"],
+        values: Float[Tensor, "batch kv_heads new head_dim"],
+    ) -> tuple[Float[Tensor, "batch kv_heads all head_dim"], Float[Tensor, "batch kv_heads all head_dim"]]:
+        """Put one layer's new keys and values behind the cached ones; returns all of that layer's, old and new."""
+
+    def advance(self, num_tokens: int) -> None:
+        """Count the new tokens as computed, once every layer has put theirs."""
 
 
 class KVCache:
@@ -30,6 +51,10 @@ class KVCache:
         self.capacity = capacity
         self.length = 0
 
+    def mask(self, num_new: int) -> Bool[Tensor, "new all"] | None:
+        """Who may see whom when so many tokens follow the cached ones; None where plain causal attention does."""
+        return continuation_mask(num_new, self.length, self.keys.device)
+
     def extend(
         self,
         layer: int,
@@ -51,3 +76,10 @@ class KVCache:
         """Forget all tokens from `length` on."""
         assert 0 <= length <= self.length
         self.length = length
+
+
+def continuation_mask(num_new: int, num_cached: int, device: torch.device) -> Bool[Tensor, "new all"] | None:
+    """Who may see whom when several tokens follow cached ones; the plain causal cases need no mask."""
+    if num_cached == 0 or num_new == 1:
+        return None
+    return torch.ones(num_new, num_cached + num_new, dtype=torch.bool, device=device).tril(num_cached)

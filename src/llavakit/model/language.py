@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import torch
 from einops import rearrange
 from jaxtyping import Bool, Float, Int
 from torch import Tensor, nn
 from torch.nn import functional as F
 
 from llavakit.config import LanguageConfig
-from llavakit.model.cache import KVCache
+from llavakit.model.cache import Cache
 from llavakit.model.layers import RMSNorm, attend, rotary_angles, rotate
 
 Angles = tuple[Tensor, Tensor]
@@ -31,8 +30,8 @@ class Attention(nn.Module):
         self,
         x: Float[Tensor, "batch seq dim"],
         angles: Angles,
-        mask: Bool[Tensor, "seq all"] | None,
-        cache: KVCache | None,
+        mask: Bool[Tensor, "*rows seq all"] | None,
+        cache: Cache | None,
         layer: int,
     ) -> Float[Tensor, "batch seq dim"]:
         query = rearrange(self.q_proj(x), "batch seq (heads dim) -> batch heads seq dim", heads=self.num_heads)
@@ -70,8 +69,8 @@ class DecoderLayer(nn.Module):
         self,
         x: Float[Tensor, "batch seq dim"],
         angles: Angles,
-        mask: Bool[Tensor, "seq all"] | None,
-        cache: KVCache | None,
+        mask: Bool[Tensor, "*rows seq all"] | None,
+        cache: Cache | None,
         layer: int,
     ) -> Float[Tensor, "batch seq dim"]:
         x = x + self.self_attn(self.input_layernorm(x), angles, mask, cache, layer)
@@ -107,24 +106,17 @@ class LanguageModel(nn.Module):
         self,
         embeds: Float[Tensor, "batch seq dim"],
         positions: Int[Tensor, "batch seq"],
-        cache: KVCache | None = None,
+        cache: Cache | None = None,
     ) -> Float[Tensor, "batch seq dim"]:
         """Hidden states after the final norm. With a cache, `embeds` are the tokens behind the cached ones."""
         config = self.config
         angles = rotary_angles(
             positions, head_dim=config.head_dim, theta=config.rope_theta, scaling=config.rope_scaling
         )
-        mask = _continuation_mask(embeds.shape[1], cache.length if cache else 0, embeds.device)
+        mask = None if cache is None else cache.mask(embeds.shape[1])
         x = embeds
         for index, layer in enumerate(self.layers):
             x = layer(x, angles, mask, cache, index)
         if cache is not None:
             cache.advance(embeds.shape[1])
         return self.norm(x)
-
-
-def _continuation_mask(num_new: int, num_cached: int, device: torch.device) -> Bool[Tensor, "new all"] | None:
-    """Who may see whom when several tokens follow cached ones; the plain causal cases need no mask."""
-    if num_cached == 0 or num_new == 1:
-        return None
-    return torch.ones(num_new, num_cached + num_new, dtype=torch.bool, device=device).tril(num_cached)

@@ -31,7 +31,7 @@ def attend(
     key: Float[Tensor, "batch kv_heads all dim"],
     value: Float[Tensor, "batch kv_heads all dim"],
     *,
-    mask: Bool[Tensor, "seq all"] | None = None,
+    mask: Bool[Tensor, "*rows seq all"] | None = None,
     is_causal: bool = False,
 ) -> Float[Tensor, "batch heads seq dim"]:
     """Softmax attention, in which groups of query heads may share a key-value head; `mask` is True where one looks.

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from llavakit.anyres import Size, num_views
 from llavakit.config import LlavaConfig, TilingConfig
 from llavakit.model.arrange import arrange
-from llavakit.model.cache import KVCache
+from llavakit.model.cache import Cache
 from llavakit.model.language import LanguageModel
 from llavakit.model.projector import Projector
 from llavakit.model.reduce import pool, prune
@@ -97,7 +97,7 @@ class Llava(nn.Module):
         tokens: Int[Tensor, "batch seq"],
         images: Images | None,
         positions: Int[Tensor, "batch seq"],
-        cache: KVCache | None = None,
+        cache: Cache | None = None,
     ) -> Float[Tensor, "batch seq dim"]:
         """Hidden states. `positions` are those of `anyres.token_positions`."""
         if images is None:

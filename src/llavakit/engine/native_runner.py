@@ -1,0 +1,81 @@
+"""Quantised models on a CPU: each step of the engine is one native call."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from itertools import accumulate
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from llavakit.anyres import Size
+from llavakit.engine.runner import Seen, Span, see
+from llavakit.model import Images, Llava
+from llavakit.quantize.native import native_decoder, native_tower
+
+FIRST_BLOCKS = 64  # 1,024 tokens; room doubles when it is needed
+
+
+class NativeRunner:
+    """Sequences together in one ragged batch. A sequence's scores are, to the last bit, those it would have alone."""
+
+    def __init__(self, model: Llava) -> None:
+        self._model = model
+        self._decoder, self._tower = native_decoder(model.language), native_tower(model.vision)
+        self._cache = self._decoder.new_cache(FIRST_BLOCKS)
+
+    @torch.inference_mode()
+    def step(self, spans: Sequence[Span]) -> list[Float[Tensor, "num_logits vocab"]]:
+        self._make_room(max(max(span.blocks) for span in spans))
+        width = max(len(span.blocks) for span in spans)
+        ends = list(accumulate(len(span.tokens) for span in spans))
+        wanted = [
+            row for span, end in zip(spans, ends, strict=True) for row in range(end - span.num_logits, end)
+        ]  # of each its last ones
+        embeds = [span.embeds for span in spans if span.embeds is not None]
+        logits = self._decoder.step(
+            _ints([token for span in spans for token in self._tokens(span)]),
+            _ints([position for span in spans for position in span.placed]),
+            _ints([0, *ends]),
+            _ints([span.start for span in spans]),
+            torch.tensor([[*span.blocks, *[0] * (width - len(span.blocks))] for span in spans], dtype=torch.int32),
+            self._cache,
+            _ints(wanted),
+            torch.cat(embeds).float() if embeds else None,
+        )
+        return list(logits.split([span.num_logits for span in spans]))
+
+    @torch.inference_mode()
+    def encode(self, pixels: Float[Tensor, "views 3 size size"], size: Size) -> Seen:
+        return see(self._model, self._look, pixels, size)
+
+    @torch.inference_mode()
+    def copy(self, source: int, target: int) -> None:
+        self._make_room(max(source, target))
+        self._cache[:, target] = self._cache[:, source]
+
+    def _look(self, pixels: Float[Tensor, "views 3 size size"]) -> Images:
+        if self._model.config.visual_tokens is not None:
+            return self._model.see(pixels)  # which also asks what the patches look at
+        tower = self._model.vision
+        x = tower.embeddings(pixels)
+        x = x if tower.pre_layrnorm is None else tower.pre_layrnorm(x)
+        return Images(features=self._tower.run(x.float())[:, -tower.config.num_features :])
+
+    def _tokens(self, span: Span) -> Sequence[int]:
+        if span.embeds is None:
+            return span.tokens
+        return [-1 if token == self._model.config.tokens.image else token for token in span.tokens]
+
+    def _make_room(self, block: int) -> None:
+        known = self._cache.shape[1]
+        if block < known:
+            return
+        larger = self._decoder.new_cache(max(block + 1, 2 * known))
+        larger[:, :known] = self._cache
+        self._cache = larger
+
+
+def _ints(values: Sequence[int]) -> Tensor:
+    return torch.tensor(values, dtype=torch.int32)

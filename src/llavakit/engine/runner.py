@@ -1,0 +1,136 @@
+"""What the engine asks of whoever computes: one step of a ragged batch of sequences."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+from typing import Protocol
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from llavakit.anyres import Size
+from llavakit.engine.block_storage import BlockStorage, ManySequences, OneSequence
+from llavakit.model import Images, Llava
+from llavakit.model.llava import merge
+
+LONGEST_ROW = 16  # new tokens; longer spans are computed alone, since padding would cost more than a batch brings
+
+
+@dataclass(frozen=True)
+class Seen:
+    """A picture as the language model reads it; `places` are the patches that the features are of, if not of all."""
+
+    embeds: Float[Tensor, "image_tokens dim"]
+    places: tuple[int, ...] | None = None
+
+    @property
+    def nbytes(self) -> int:
+        return self.embeds.nbytes
+
+
+@dataclass(frozen=True)
+class Span:
+    """New tokens of one sequence in a step.
+
+    `start` is how many tokens of it there are already; `blocks` is the sequence's table, with room for all. `embeds`
+    stand at the placeholders among the tokens. The scores behind the last `num_logits` tokens are wanted: none for a
+    prompt that goes on, one as a rule, and one more for each draft to be verified. `positions` are given where they do
+    not simply follow one another, because a picture has fewer features than patches.
+    """
+
+    tokens: Sequence[int]
+    start: int
+    blocks: Sequence[int]
+    embeds: Float[Tensor, "placeholders dim"] | None = None
+    num_logits: int = 1
+    positions: Sequence[int] | None = None
+
+    @property
+    def placed(self) -> Sequence[int]:
+        """The rotary position of each token."""
+        return range(self.start, self.start + len(self.tokens)) if self.positions is None else self.positions
+
+
+class Runner(Protocol):
+    """Keeps keys and values in blocks of 16 tokens, numbered from 0, and knows nothing of requests."""
+
+    def step(self, spans: Sequence[Span]) -> list[Float[Tensor, "_ vocab"]]:
+        """Compute all spans, one of a sequence at most, and give the scores wanted of each."""
+
+    def encode(self, pixels: Float[Tensor, "views 3 size size"], size: Size) -> Seen:
+        """One picture of `size`, (width, height), as the language model reads it."""
+
+    def copy(self, source: int, target: int) -> None:
+        """Copy what stands in a block into another one."""
+
+
+def see(model: Llava, look: Callable[[Tensor], Images], pixels: Tensor, size: Size) -> Seen:
+    """The whole way of one picture; `look` turns pixels into features."""
+    weight = model.vision.embeddings.patch_embedding.weight
+    images = replace(look(pixels.to(weight)), sizes=[size])
+    places = None if images.places is None else tuple(images.places.flatten().tolist())
+    return Seen(model.encode_images(images), places)
+
+
+class TorchRunner:
+    """Any model on any device.
+
+    On the CPU sequences are computed one after the other, so that a result is bit for bit that of a sequence alone.
+    Elsewhere, or with `together`, the short spans go through the model as one padded batch.
+    """
+
+    def __init__(self, model: Llava, *, together: bool | None = None) -> None:
+        weight = model.language.norm.weight
+        self._model, self._device = model, weight.device
+        self._together = self._device.type != "cpu" if together is None else together
+        self._storage = BlockStorage(model.config.language, dtype=weight.dtype, device=weight.device)
+
+    @torch.inference_mode()
+    def step(self, spans: Sequence[Span]) -> list[Float[Tensor, "_ vocab"]]:
+        short = [index for index, span in enumerate(spans) if self._together and len(span.tokens) <= LONGEST_ROW]
+        logits: dict[int, Tensor] = {}
+        if len(short) > 1:
+            logits.update(zip(short, self._batch([spans[index] for index in short]), strict=True))
+        return [logits[index] if index in logits else self._one(span) for index, span in enumerate(spans)]
+
+    @torch.inference_mode()
+    def encode(self, pixels: Float[Tensor, "views 3 size size"], size: Size) -> Seen:
+        seen = see(self._model, self._model.see, pixels, size)
+        if self._device.type != "cpu":
+            torch.accelerator.synchronize(self._device)  # or the work would be timed as prefill
+        return seen
+
+    @torch.inference_mode()
+    def copy(self, source: int, target: int) -> None:
+        self._storage.copy(source, target)
+
+    def _one(self, span: Span) -> Float[Tensor, "num_logits vocab"]:
+        number = len(span.tokens)
+        cache = OneSequence(self._storage, span.blocks, span.start, number)
+        positions = torch.tensor([list(span.placed)], device=self._device)
+        hidden = self._model.language(self._embed(span), positions, cache)
+        if span.num_logits == 1:
+            return self._model.language.logits(hidden[0, -1])[None]
+        return self._model.language.logits(hidden[0, number - span.num_logits :])
+
+    def _batch(self, spans: Sequence[Span]) -> Sequence[Float[Tensor, "_ vocab"]]:
+        lengths = [len(span.tokens) for span in spans]
+        starts = [span.start for span in spans]
+        cache = ManySequences(self._storage, [span.blocks for span in spans], starts, lengths)
+        embeds = torch.nn.utils.rnn.pad_sequence([self._embed(span)[0] for span in spans], batch_first=True)
+        positions = torch.tensor(starts, device=self._device)[:, None] + torch.arange(max(lengths), device=self._device)
+        hidden = self._model.language(embeds, positions, cache)
+        counts = [span.num_logits for span in spans]
+        rows = zip(hidden, lengths, counts, strict=True)
+        wanted = torch.cat([row[length - count : length] for row, length, count in rows])
+        return self._model.language.logits(wanted).split(counts)
+
+    def _embed(self, span: Span) -> Float[Tensor, "1 new dim"]:
+        row = torch.tensor([span.tokens], device=self._device)
+        if span.embeds is None:
+            return self._model.language.embed(row)
+        placeholders = row == self._model.config.tokens.image
+        embeds = self._model.language.embed(row.masked_fill(placeholders, 0))  # not every vocabulary has a word for it
+        return merge(embeds, at=placeholders, features=span.embeds)

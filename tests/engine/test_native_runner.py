@@ -1,0 +1,76 @@
+"""A quantised model's answers are the same alone and beside others, in one piece and in chunks: to the last bit."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+
+import pytest
+import torch
+from PIL import Image
+
+from llavakit.checkpoint.load import Loaded, load
+from llavakit.engine.engine import Engine
+from llavakit.engine.native_runner import NativeRunner
+from llavakit.engine.runner import Span, TorchRunner
+from llavakit.engine.sampling import SamplingParams
+from llavakit.kernels import native
+from llavakit.processing.conversation import Conversation
+from llavakit.quantize.apply import quantize_model
+from llavakit.quantize.schemes import SCHEMES
+
+pytestmark = pytest.mark.skipif(native is None, reason="the native kernels are not built")
+
+
+@pytest.fixture(scope="module", params=["int8", "int4-g32"])
+def quantised(request: pytest.FixtureRequest) -> Loaded:
+    loaded = load("pocket")
+    quantize_model(loaded.model, SCHEMES[request.param])
+    return loaded
+
+
+def requests(picture: Callable[[int], Image.Image]) -> Iterator[tuple[Conversation, SamplingParams]]:
+    """Long and short, greedy and drawn, with and without pictures and drafts."""
+    first = Conversation().ask(picture(0), "What is in the picture?")
+    yield first, SamplingParams(max_tokens=30)
+    yield first, SamplingParams(max_tokens=30, draft_tokens=4)
+    yield Conversation().ask(picture(1), "How many things are there?"), SamplingParams(max_tokens=20)
+    yield Conversation().ask("Hello?"), SamplingParams(max_tokens=25, temperature=1.0, seed=5, logprobs=2)
+    yield first.answer("A cat.").ask("Are you sure?"), SamplingParams(max_tokens=12, temperature=0.7, seed=1)
+
+
+def test_many_are_answered_as_each_alone(quantised: Loaded, picture: Callable[[int], Image.Image]) -> None:
+    alone = [Engine(quantised).generate(asked, params) for asked, params in requests(picture)]
+    for budget in (4096, 24):
+        engine = Engine(quantised, cache_tokens=4096, token_budget=budget)
+        together = [engine.submit(asked, params) for asked, params in requests(picture)]
+        while not engine.is_idle:
+            engine.step()
+        engine.check_integrity()
+        for one, many in zip(alone, together, strict=True):
+            assert many.completion is not None
+            assert many.completion.tokens == one.tokens and many.completion.logprobs == one.logprobs
+    assert alone[0].tokens == alone[1].tokens  # drafts change nothing
+
+
+def test_scores_are_nearly_those_of_the_modules(quantised: Loaded, picture: Callable[[int], Image.Image]) -> None:
+    inputs = quantised.processor(Conversation().ask(picture(0), "What is in the picture?"))
+    found = []
+    for runner in (NativeRunner(quantised.model), TorchRunner(quantised.model)):
+        embeds = runner.encode(inputs.pixels, inputs.sizes[0]).embeds
+        found += runner.step([Span(inputs.tokens, 0, range(len(inputs.tokens) // 16 + 1), embeds)])
+    assert (found[0] - found[1]).norm() < 0.03 * found[1].norm()
+    assert torch.equal(found[0].argmax(-1), found[1].argmax(-1))
+
+
+def test_blocks_may_lie_anywhere_and_be_copied(quantised: Loaded) -> None:
+    runner = NativeRunner(quantised.model)
+    tokens = list(range(10, 50))
+    whole = runner.step([Span(tokens, 0, [0, 1, 2])])[0]
+    runner.step([Span(tokens[:32], 0, [90, 7, 200], num_logits=0)])  # more blocks than there was room for
+    runner.copy(7, 300)
+    assert torch.equal(runner.step([Span(tokens[32:], 32, [90, 300, 5])])[0], whole)
+
+
+def test_the_engine_runs_natively_where_it_can(quantised: Loaded) -> None:
+    assert isinstance(Engine(quantised)._runner, NativeRunner)
+    assert isinstance(Engine(load("pocket"))._runner, TorchRunner)

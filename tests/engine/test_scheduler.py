@@ -1,0 +1,174 @@
+"""The scheduler without a model: whatever comes and goes, everybody has the right blocks and nobody waits for ever."""
+
+from __future__ import annotations
+
+import pytest
+from hypothesis import settings
+from hypothesis import strategies as st
+from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
+
+from llavakit.engine.blocks import BLOCK
+from llavakit.engine.prefix_cache import Key
+from llavakit.engine.scheduler import Scheduler, Sequence, Work
+
+NUM_BLOCKS, MAX_SEQUENCES, BUDGET = 12, 3, 24
+PICTURE = b"a" * 16
+
+
+class Scheduling(RuleBasedStateMachine):
+    """Memory is a list of what stands in each slot; a sequence must always read there what its keys say."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.scheduler = Scheduler(num_blocks=NUM_BLOCKS, max_sequences=MAX_SEQUENCES, token_budget=BUDGET)
+        self.memory: list[Key | None] = [None] * (NUM_BLOCKS * BLOCK)
+        self.order: list[Sequence] = []
+        self.tenants: dict[Sequence, str] = {}
+        self.who: list[str | None] = [None] * NUM_BLOCKS
+
+    @rule(
+        words=st.lists(st.sampled_from([4, 5]), min_size=1, max_size=40),
+        picture=st.booleans(),
+        room=st.integers(1, 40),
+        tenant=st.sampled_from("ab"),
+        repeat=st.booleans(),
+    )
+    def add(self, words: list[int], picture: bool, room: int, tenant: str, repeat: bool) -> None:
+        keys: list[Key] = [1, *([PICTURE] * 20 if picture else []), *([4] * 30 if repeat else []), *words]
+        sequence = Sequence(keys, len(keys) + room, tenant)
+        if sequence.num_blocks > NUM_BLOCKS:
+            with pytest.raises(ValueError, match=f"{sequence.num_blocks} blocks.*there are {NUM_BLOCKS} in all"):
+                self.scheduler.add(sequence)
+        else:
+            self.scheduler.add(sequence)
+            self.order.append(sequence)
+
+    @precondition(lambda self: self.order)
+    @rule(data=st.data(), is_broken_off=st.booleans())
+    def step(self, data: st.DataObject, is_broken_off: bool) -> None:
+        for sequence in self.scheduler.running:
+            sequence.drafts = data.draw(st.lists(st.sampled_from([4, 5]), max_size=4))
+        works = self.scheduler.schedule()
+        assert works and sum(work.end - work.start + len(work.drafts) for work in works) <= BUDGET
+        assert self.scheduler.running == [s for s in self.order if s in self.scheduler.running]
+        assert self.order[: len(self.scheduler.running)] == self.scheduler.running, "first come, first served"
+        for sequence in self.scheduler.running:
+            assert sequence.num_pending > 1 or any(work.sequence is sequence for work in works)
+        for work in works:
+            self.compute(work)
+        if is_broken_off:
+            return
+        for work in works:
+            self.finish(work, data)
+
+    def compute(self, work: Work) -> None:
+        sequence = work.sequence
+        if sequence.copy is not None:
+            source, target = (block * BLOCK for block in sequence.copy)
+            self.memory[target : target + BLOCK] = self.memory[source : source + BLOCK]
+        assert [self.memory[slot] for slot in slots(sequence)[: work.start]] == sequence.keys[: work.start]
+        assert work.start == sequence.num_computed < work.end <= len(sequence.keys)
+        new = [*sequence.keys[work.start : work.end], *work.drafts]
+        for slot, key in zip(slots(sequence)[work.start :], new, strict=False):
+            self.memory[slot] = key
+        assert work.start + len(new) <= len(slots(sequence))
+
+    def finish(self, work: Work, data: st.DataObject) -> None:
+        sequence, tokens, is_stopped = work.sequence, list[int](), False
+        if work.num_logits:
+            assert work.num_logits == 1 + len(work.drafts)
+            right = data.draw(st.integers(0, len(work.drafts)))
+            wrong = [9 - work.drafts[right]] if right < len(work.drafts) else [data.draw(st.sampled_from([4, 5]))]
+            tokens = [*work.drafts[:right], *wrong]
+            if is_stopped := data.draw(st.integers(0, 7)) == 0:
+                tokens = tokens[: data.draw(st.integers(0, len(tokens)))]
+        self.scheduler.advance(work, tokens)
+        if is_stopped or len(sequence.keys) == sequence.max_length:
+            self.remove(sequence)
+
+    @precondition(lambda self: self.order)
+    @rule(data=st.data())
+    def abort(self, data: st.DataObject) -> None:
+        self.remove(data.draw(st.sampled_from(self.order)))
+
+    def remove(self, sequence: Sequence) -> None:
+        self.scheduler.remove(sequence)
+        self.order.remove(sequence)
+        assert not sequence.blocks
+        self.scheduler.remove(sequence)
+
+    @invariant()
+    def counts_are_right(self) -> None:
+        self.scheduler.check_integrity()
+        assert len(self.scheduler.running) <= MAX_SEQUENCES
+        if self.scheduler.is_idle:
+            assert self.scheduler.pool.num_available == NUM_BLOCKS
+
+    @invariant()
+    def nobody_writes_where_others_read(self) -> None:
+        for sequence in self.scheduler.running:
+            assert len(sequence.blocks) == len(set(sequence.blocks)) == sequence.num_blocks
+            for other in self.scheduler.running:
+                own = set(sequence.blocks[sequence.num_computed // BLOCK :])
+                assert other is sequence or not own & set(other.blocks)
+                assert other.tenant == sequence.tenant or not set(other.blocks) & set(sequence.blocks)
+
+
+def slots(sequence: Sequence) -> list[int]:
+    return [block * BLOCK + offset for block in sequence.blocks for offset in range(BLOCK)]
+
+
+Scheduling.TestCase.settings = settings(max_examples=100, stateful_step_count=40, deadline=None)
+TestScheduling = Scheduling.TestCase
+
+
+def run(scheduler: Scheduler, sequence: Sequence) -> list[Work]:
+    """Until it is done, each step giving one token."""
+    works = []
+    while sequence in [*scheduler.waiting, *scheduler.running]:
+        for work in scheduler.schedule():
+            works += [work] if work.sequence is sequence else []
+            scheduler.advance(work, [8] if work.num_logits else [])
+            if len(work.sequence.keys) == work.sequence.max_length:
+                scheduler.remove(work.sequence)
+    return works
+
+
+def test_a_long_prompt_is_computed_in_chunks_while_others_are_answered() -> None:
+    scheduler = Scheduler(num_blocks=40, max_sequences=2, token_budget=10)
+    short, long = Sequence([1], 30), Sequence(list(range(1, 61)), 62)
+    scheduler.add(short)
+    scheduler.add(long)
+    works = run(scheduler, long)
+    assert [work.end - work.start for work in works[:7]] == [9, 9, 9, 9, 9, 9, 6]
+    assert len(short.keys) == 1 + len(works)
+
+
+def test_who_waits_for_room_goes_before_who_came_later() -> None:
+    scheduler = Scheduler(num_blocks=4, max_sequences=4, token_budget=100)
+    first, large, small = Sequence([1], 40), Sequence([2], 60), Sequence([3], 10)
+    for sequence in (first, large, small):
+        scheduler.add(sequence)
+    scheduler.schedule()
+    assert scheduler.running == [first] and list(scheduler.waiting) == [large, small]
+    scheduler.remove(first)
+    scheduler.schedule()
+    assert scheduler.running == [large]
+
+
+def test_a_follow_up_goes_on_in_the_same_row_of_blocks() -> None:
+    scheduler = Scheduler(num_blocks=40, max_sequences=4, token_budget=100)
+    first = Sequence(list(range(1, 41)), 50)
+    scheduler.add(first)
+    run(scheduler, first)
+    second = Sequence([*first.keys[:49], 77, 78], 80)
+    scheduler.add(second)
+    [work] = scheduler.schedule()
+    assert work.start == 49 and second.copy is None
+    assert second.blocks == list(range(second.blocks[0], second.blocks[0] + len(second.blocks)))
+
+
+@pytest.mark.parametrize("wrong", [{"max_sequences": 0}, {"token_budget": 1}, {"num_blocks": 0}])
+def test_impossible_limits_are_named(wrong: dict[str, int]) -> None:
+    with pytest.raises(ValueError, match="at least one sequence"):
+        Scheduler(**{"num_blocks": 4, "max_sequences": 2, "token_budget": 8} | wrong)
