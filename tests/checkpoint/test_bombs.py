@@ -236,3 +236,14 @@ def test_a_pickle_cut_off(kept: int, tmp_path: Path) -> None:
     (tmp_path / "a.bin").write_bytes((tmp_path / "a.bin").read_bytes()[:kept])
     with pytest.raises(ValueError, match="it is damaged or no such file"):
         convert(tmp_path / "a.bin", tmp_path / "goal")
+
+
+@pytest.mark.parametrize("mark, at", [(b"PK\x01\x02", 2), (b"PK\x06\x07", 16)])
+def test_an_archive_with_a_broken_list_of_its_parts(mark: bytes, at: int, tmp_path: Path) -> None:
+    """The mark of an entry, and the number of disks it is said to lie on."""
+    torch.save({"a": torch.ones(99)}, tmp_path / "a.bin")
+    content = bytearray((tmp_path / "a.bin").read_bytes())
+    content[content.index(mark) + at] = 7
+    (tmp_path / "a.bin").write_bytes(content)
+    with pytest.raises(ValueError, match="it is damaged or no such file"):
+        convert(tmp_path / "a.bin", tmp_path / "goal")

@@ -28,6 +28,7 @@ _SPARE_BYTES = 4 << 30  # for Python and PyTorch themselves
 _COPIES = 3  # of the weights, at most, while they are made into another file
 _SPARE_SECONDS = 60.0
 _BYTES_PER_SECOND = 10e6  # of the slowest disk worth waiting for
+_DAMAGED = "it is damaged or no such file"
 _GLOBAL = re.compile(r"GLOBAL ([\w.]+)")
 
 
@@ -60,14 +61,12 @@ def _run(path: Path, goal: Path, seconds: float) -> None:
 
 def convert(path: Path, goal: Path) -> None:
     """The work of the child: read one file of named tensors, write the other."""
-    is_zip = zipfile.is_zipfile(path)
-    if is_zip:
-        _check_zip(path)
+    is_zip = _is_zip(path)
     try:
         found = torch.load(path, map_location="cpu", weights_only=True, mmap=is_zip)
     except Exception as error:  # foreign bytes fail in every way there is
         wanted = _GLOBAL.search(str(error))
-        what = f"it asks for {wanted[1]}, and tensors alone are read" if wanted else "it is damaged or no such file"
+        what = f"it asks for {wanted[1]}, and tensors alone are read" if wanted else _DAMAGED
         raise ValueError(what) from error
     if not isinstance(found, dict) or not all(isinstance(tensor, torch.Tensor) for tensor in found.values()):
         raise ValueError("it holds something else than named tensors")
@@ -79,14 +78,20 @@ def convert(path: Path, goal: Path) -> None:
     save_file({name: tensor.detach().clone().contiguous() for name, tensor in found.items()}, goal)
 
 
-def _check_zip(path: Path) -> None:
-    """PyTorch never compresses, so that a file is as large as what comes out of it."""
-    with zipfile.ZipFile(path) as archive:
-        entries = archive.infolist()
+def _is_zip(path: Path) -> bool:
+    """Whether it is an archive; PyTorch never compresses one, so that it is as large as what comes out of it."""
+    try:
+        if not zipfile.is_zipfile(path):
+            return False
+        with zipfile.ZipFile(path) as archive:
+            entries = archive.infolist()
+    except Exception as error:  # both fail in more ways than they say
+        raise ValueError(_DAMAGED) from error
     if any(entry.compress_type != zipfile.ZIP_STORED for entry in entries):
         raise ValueError("it is a compressed archive, which PyTorch does not write")
     if sum(entry.file_size for entry in entries) > path.stat().st_size:
         raise ValueError("its parts are larger than the file itself")
+    return True
 
 
 def _limit_memory(size: int) -> None:
