@@ -1,4 +1,4 @@
-"""A quantised model's answers are the same alone and beside others, in one piece and in chunks: to the last bit."""
+"""What native steps answer is the same alone and beside others, in one piece and in chunks: to the last bit."""
 
 from __future__ import annotations
 
@@ -21,10 +21,11 @@ from llavakit.quantize.schemes import SCHEMES
 pytestmark = pytest.mark.skipif(native is None, reason="the native kernels are not built")
 
 
-@pytest.fixture(scope="module", params=["int8", "int4-g32"])
-def quantised(request: pytest.FixtureRequest) -> Loaded:
+@pytest.fixture(scope="module", params=["floats", "int8", "int4-g32"])
+def small(request: pytest.FixtureRequest) -> Loaded:
     loaded = load("pocket")
-    quantize_model(loaded.model, SCHEMES[request.param])
+    if request.param != "floats":
+        quantize_model(loaded.model, SCHEMES[request.param])
     return loaded
 
 
@@ -38,10 +39,10 @@ def requests(picture: Callable[[int], Image.Image]) -> Iterator[tuple[Conversati
     yield first.answer("A cat.").ask("Are you sure?"), SamplingParams(max_tokens=12, temperature=0.7, seed=1)
 
 
-def test_many_are_answered_as_each_alone(quantised: Loaded, picture: Callable[[int], Image.Image]) -> None:
-    alone = [Engine(quantised).generate(asked, params) for asked, params in requests(picture)]
+def test_many_are_answered_as_each_alone(small: Loaded, picture: Callable[[int], Image.Image]) -> None:
+    alone = [Engine(small).generate(asked, params) for asked, params in requests(picture)]
     for budget in (4096, 24):
-        engine = Engine(quantised, cache_tokens=4096, token_budget=budget)
+        engine = Engine(small, cache_tokens=4096, token_budget=budget)
         together = [engine.submit(asked, params) for asked, params in requests(picture)]
         while not engine.is_idle:
             engine.step()
@@ -52,18 +53,18 @@ def test_many_are_answered_as_each_alone(quantised: Loaded, picture: Callable[[i
     assert alone[0].tokens == alone[1].tokens  # drafts change nothing
 
 
-def test_scores_are_nearly_those_of_the_modules(quantised: Loaded, picture: Callable[[int], Image.Image]) -> None:
-    inputs = quantised.processor(Conversation().ask(picture(0), "What is in the picture?"))
+def test_scores_are_nearly_those_of_the_modules(small: Loaded, picture: Callable[[int], Image.Image]) -> None:
+    inputs = small.processor(Conversation().ask(picture(0), "What is in the picture?"))
     found = []
-    for runner in (NativeRunner(quantised.model), TorchRunner(quantised.model)):
+    for runner in (NativeRunner(small.model), TorchRunner(small.model)):
         embeds = runner.encode(inputs.pixels, inputs.sizes[0]).embeds
         found += runner.step([Span(inputs.tokens, 0, range(len(inputs.tokens) // 16 + 1), embeds)])
     assert (found[0] - found[1]).norm() < 0.03 * found[1].norm()
     assert torch.equal(found[0].argmax(-1), found[1].argmax(-1))
 
 
-def test_blocks_may_lie_anywhere_and_be_copied(quantised: Loaded) -> None:
-    runner = NativeRunner(quantised.model)
+def test_blocks_may_lie_anywhere_and_be_copied(small: Loaded) -> None:
+    runner = NativeRunner(small.model)
     tokens = list(range(10, 50))
     whole = runner.step([Span(tokens, 0, [0, 1, 2])])[0]
     runner.step([Span(tokens[:32], 0, [90, 7, 200], num_logits=0)])  # more blocks than there was room for
@@ -71,6 +72,26 @@ def test_blocks_may_lie_anywhere_and_be_copied(quantised: Loaded) -> None:
     assert torch.equal(runner.step([Span(tokens[32:], 32, [90, 300, 5])])[0], whole)
 
 
-def test_the_engine_runs_natively_where_it_can(quantised: Loaded) -> None:
-    assert isinstance(Engine(quantised)._runner, NativeRunner)
-    assert isinstance(Engine(load("pocket"))._runner, TorchRunner)
+def test_unquantised_it_says_what_torch_says(picture: Callable[[int], Image.Image]) -> None:
+    """Only sums in another order, and keys and values of 16 bits."""
+    loaded = load("pocket")
+    inputs = loaded.processor(Conversation().ask(picture(0), "What is in the picture?"))
+    found = []
+    for runner in (NativeRunner(loaded.model), TorchRunner(loaded.model)):
+        embeds = runner.encode(inputs.pixels, inputs.sizes[0]).embeds
+        blocks = range(len(inputs.tokens) // 16 + 1)
+        found.append(runner.step([Span(inputs.tokens, 0, blocks, embeds, num_logits=len(inputs.tokens))])[0])
+    assert (found[0] - found[1]).abs().max() < 1e-3 * found[1].abs().max()
+    for asked, params in requests(picture):
+        alike = [
+            Engine(loaded, runner=runner).generate(asked, params).tokens for runner in (None, TorchRunner(loaded.model))
+        ]
+        assert alike[0] == alike[1]
+
+
+def test_the_engine_runs_natively_where_nothing_is_lost(small: Loaded) -> None:
+    assert isinstance(Engine(small)._runner, NativeRunner)
+    loaded = load("pocket")
+    with torch.no_grad():
+        loaded.model.language.layers[0].mlp.up_proj.weight[0, 0] = 1 / 3  # of more than 16 bits
+    assert isinstance(Engine(loaded)._runner, TorchRunner)

@@ -1,4 +1,4 @@
-"""Quantised models on a CPU: each step of the engine is one native call."""
+"""Models on a CPU whose native graphs there are: each step of the engine is one native call."""
 
 from __future__ import annotations
 
@@ -61,7 +61,8 @@ class NativeRunner:
         tower = self._model.vision
         x = tower.embeddings(pixels)
         x = x if tower.pre_layrnorm is None else tower.pre_layrnorm(x)
-        return Images(features=self._tower.run(x.float())[:, -tower.config.num_features :])
+        features = self._tower.run(x.float())[:, -tower.config.num_features :]
+        return Images(features=features.to(x.dtype))
 
     def _tokens(self, span: Span) -> Sequence[int]:
         if span.embeds is None:

@@ -10,6 +10,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from llavakit.kernels import twin
+from llavakit.kernels.halves import Halves
 from llavakit.kernels.packed import Packed, gather_rows
 
 try:
@@ -53,6 +54,6 @@ def matmul(packed: Packed, x: Float[Tensor, "m cols"]) -> Float[Tensor, "m rows"
     return to
 
 
-def native_matrix(packed: Packed, bias: Float[Tensor, " rows"] | None = None) -> native.Matrix:
+def native_matrix(packed: Packed | Halves, bias: Float[Tensor, " rows"] | None = None) -> native.Matrix:
     """What the native module knows a matrix by. It holds no reference: the caller keeps `packed` and `bias` alive."""
     return native.matrix(packed.data, packed.rows, packed.cols, packed.kind, packed.group, bias)

@@ -15,6 +15,7 @@ from jaxtyping import Float, Float16, Int
 from torch import Tensor
 
 from llavakit.kernels import native, native_matrix
+from llavakit.kernels.halves import Halves
 from llavakit.kernels.packed import Packed
 
 BLOCK = 16  # positions of the cache that lie together
@@ -26,7 +27,7 @@ ACTIVATIONS = ("quick_gelu", "gelu", "gelu_tanh")  # by the native module's numb
 class Matrix:
     """Weights, and a bias where there is one."""
 
-    weight: Packed
+    weight: Packed | Halves
     bias: Float[Tensor, " rows"] | None = None
 
 
@@ -74,8 +75,8 @@ class NativeDecoder:
         head_dim: int,
         eps: float,
         norm: Float[Tensor, " dim"],
-        embedding: Packed,
-        head: Packed,
+        embedding: Packed | Halves,
+        head: Packed | Halves,
         cosine: Float[Tensor, "positions pairs"],
         sine: Float[Tensor, "positions pairs"],
     ) -> None:

@@ -1,54 +1,87 @@
-"""A quantised model's tower and decoder as native graphs, which read its very tensors."""
+"""A model's tower and decoder as native graphs. Packed tensors are read where they lie; floats are laid out anew."""
 
 from __future__ import annotations
+
+from typing import Literal
 
 import torch
 from torch import Tensor, nn
 
-from llavakit.kernels import native
+from llavakit.kernels import Packed, native
 from llavakit.kernels.graph import DecoderLayer, Matrix, NativeDecoder, NativeTower, TowerLayer
+from llavakit.kernels.halves import Halves, exact_kind, halves
 from llavakit.model import LanguageModel, Llava, VisionTower
 from llavakit.model.layers import rotary_angles
-from llavakit.quantize.linear import PackedMatrix, QuantizedLinear, TiedHead
+from llavakit.quantize.linear import PackedMatrix, TiedHead
+
+LARGEST_COPIED = 10**9  # weights of a model that is not quantised: they are laid out anew beside the model
 
 
 def is_native(model: Llava) -> bool:
-    """Whether a model can be computed by native graphs: quantised, on a CPU for which kernels are built."""
+    """Whether a model can be computed by native graphs, on a CPU for which kernels are built.
+
+    Quantised models are, and those whose weights were stored in 16 bits and are not too many.
+    """
     language, vision = model.language, model.vision.config
-    return (
-        native is not None
-        and isinstance(language.embed_tokens, PackedMatrix)
-        and language.embed_tokens.packed.device.type == "cpu"
-        and all(
-            width % 16 == 0
-            for width in (
-                language.config.hidden_size,
-                language.config.head_dim,
-                language.config.intermediate_size,
-                vision.hidden_size,
-                vision.hidden_size // vision.num_heads,
-                vision.intermediate_size,
-            )
-        )
+    widths = (
+        language.config.hidden_size,
+        language.config.head_dim,
+        language.config.intermediate_size,
+        vision.hidden_size,
+        vision.hidden_size // vision.num_heads,
+        vision.intermediate_size,
     )
+    on_cpu = native is not None and language.norm.weight.device.type == "cpu"
+    if not on_cpu or any(width % 16 for width in widths):
+        return False
+    return isinstance(language.embed_tokens, PackedMatrix) or _float_kind(model) is not None
+
+
+def _float_kind(part: nn.Module) -> Literal["float16", "bfloat16"] | None:
+    """In which 16 bits the matrices of a model, or of a part of it, are exact."""
+    weights = [each.weight for each in part.modules() if isinstance(each, nn.Linear | nn.Embedding)]
+    if sum(weight.numel() for weight in weights) > LARGEST_COPIED:
+        return None
+    return exact_kind([weight.detach() for weight in weights])
+
+
+class _Matrices:
+    """The matrices of one part of a model as the kernels take them, each made once."""
+
+    def __init__(self, part: nn.Module) -> None:
+        is_packed = any(isinstance(each, PackedMatrix) for each in part.modules())
+        self._kind = None if is_packed else _float_kind(part)
+        self._made: dict[nn.Module, Packed | Halves] = {}
+
+    def weight(self, of: nn.Module) -> Packed | Halves:
+        if isinstance(of, PackedMatrix):
+            return of.matrix
+        assert self._kind is not None, "neither quantised nor of 16 bits"
+        if of not in self._made:
+            self._made[of] = halves(of.weight.detach(), self._kind)
+        return self._made[of]
+
+    def matrix(self, linear: nn.Module) -> Matrix:
+        return Matrix(self.weight(linear), None if linear.bias is None else _numbers(linear.bias))
 
 
 def native_decoder(language: LanguageModel) -> NativeDecoder:
-    """For a language model all of whose matrices are packed."""
+    """For the language model of a model that `is_native`."""
     config = language.config
     positions = torch.arange(config.max_positions)[None]
     cosine, sine = rotary_angles(
         positions, head_dim=config.head_dim, theta=config.rope_theta, scaling=config.rope_scaling
     )
     half = config.head_dim // 2
-    head = language.lm_head
+    made = _Matrices(language)
+    is_tied = language.lm_head is None or isinstance(language.lm_head, TiedHead)
     return NativeDecoder(
         [
             DecoderLayer(
                 _numbers(layer.input_layernorm.weight),
                 _numbers(layer.post_attention_layernorm.weight),
-                *(_matrix(getattr(layer.self_attn, name)) for name in ("q_proj", "k_proj", "v_proj", "o_proj")),
-                *(_matrix(getattr(layer.mlp, name)) for name in ("gate_proj", "up_proj", "down_proj")),
+                *(made.matrix(getattr(layer.self_attn, name)) for name in ("q_proj", "k_proj", "v_proj", "o_proj")),
+                *(made.matrix(getattr(layer.mlp, name)) for name in ("gate_proj", "up_proj", "down_proj")),
             )
             for layer in language.layers
         ],
@@ -57,15 +90,16 @@ def native_decoder(language: LanguageModel) -> NativeDecoder:
         head_dim=config.head_dim,
         eps=config.rms_norm_eps,
         norm=_numbers(language.norm.weight),
-        embedding=language.embed_tokens.matrix,
-        head=language.embed_tokens.matrix if isinstance(head, TiedHead) else head.matrix,
+        embedding=made.weight(language.embed_tokens),
+        head=made.weight(language.embed_tokens if is_tied else language.lm_head),
         cosine=cosine[0, 0, :, :half].contiguous(),
         sine=sine[0, 0, :, :half].contiguous(),
     )
 
 
 def native_tower(tower: VisionTower) -> NativeTower:
-    """For a tower all of whose layers' matrices are packed."""
+    """For the tower of a model that `is_native`."""
+    made = _Matrices(tower.layers)
     return NativeTower(
         [
             TowerLayer(
@@ -74,9 +108,9 @@ def native_tower(tower: VisionTower) -> NativeTower:
                     for norm in (layer.layer_norm1, layer.layer_norm2)
                     for value in (norm.weight, norm.bias)
                 ),
-                *(_matrix(getattr(layer.self_attn, name)) for name in ("q_proj", "k_proj", "v_proj", "out_proj")),
-                _matrix(layer.mlp.fc1),
-                _matrix(layer.mlp.fc2),
+                *(made.matrix(getattr(layer.self_attn, name)) for name in ("q_proj", "k_proj", "v_proj", "out_proj")),
+                made.matrix(layer.mlp.fc1),
+                made.matrix(layer.mlp.fc2),
             )
             for layer in tower.layers
         ],
@@ -85,11 +119,6 @@ def native_tower(tower: VisionTower) -> NativeTower:
         eps=tower.config.layer_norm_eps,
         activation=tower.config.activation,
     )
-
-
-def _matrix(linear: nn.Module) -> Matrix:
-    assert isinstance(linear, QuantizedLinear), "only quantised models become native graphs"
-    return Matrix(linear.matrix, None if linear.bias is None else _numbers(linear.bias))
 
 
 def _numbers(value: Tensor) -> Tensor:
