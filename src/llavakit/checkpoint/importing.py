@@ -7,6 +7,7 @@ from pathlib import Path
 
 import torch
 
+from llavakit.checkpoint import CheckpointError
 from llavakit.checkpoint.contents import NO_PARTS, Contents, Parts, read_contents
 from llavakit.checkpoint.load import companions, locate, tokenizer_of
 from llavakit.checkpoint.pickles import unpickler
