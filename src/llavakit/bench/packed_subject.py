@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from time import perf_counter
+
 import torch
 from torch import Tensor
 
@@ -34,6 +36,7 @@ class PackedSubject:
         self._packed: list[Packed] = []
         self._decoder = self._new_decoder(kind, group)
         self._cache = self._decoder.new_cache(-(-self._language.max_positions // BLOCK))
+        self._together: Tensor | None = None  # of several conversations
 
     def _new_decoder(self, kind: Kind, group: int) -> NativeDecoder:
         language = self._language
@@ -70,12 +73,18 @@ class PackedSubject:
     def prefill(self, tokens: int, start: int) -> None:
         self._step(self._cache, tokens, start, 1)
 
-    def decode(self, steps: int, start: int, batch: int) -> None:
+    def decode(self, steps: int, start: int, batch: int) -> float:
+        """The seconds of the steps alone: to touch the memory of new conversations costs more than they."""
         cache = self._cache
         if batch > 1:
-            cache = self._decoder.new_cache(batch * -(-(start + steps) // BLOCK)).zero_()
+            blocks = batch * -(-(start + steps) // BLOCK)
+            if self._together is None or self._together.shape[1] != blocks:
+                self._together = self._decoder.new_cache(blocks).zero_()
+            cache = self._together
+        began = perf_counter()
         for step in range(steps):
             self._step(cache, 1, start + step, batch)
+        return perf_counter() - began
 
     def _step(self, cache: Tensor, count: int, start: int, batch: int) -> None:
         blocks = cache.shape[1] // batch

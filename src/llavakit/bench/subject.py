@@ -18,8 +18,11 @@ class Subject(Protocol):
     def prefill(self, tokens: int, start: int) -> None:
         """So many tokens behind the first `start` ones, which were computed before, up to the next token's scores."""
 
-    def decode(self, steps: int, start: int, batch: int) -> None:
-        """So many tokens, one after the other, each of `batch` sequences that are `start` tokens long at first."""
+    def decode(self, steps: int, start: int, batch: int) -> float | None:
+        """So many tokens, one after the other, each of `batch` sequences that are `start` tokens long at first.
+
+        Gives the seconds where making ready for so many sequences has to be left out of them.
+        """
 
     @property
     def decode_bytes(self) -> int:
