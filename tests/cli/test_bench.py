@@ -44,6 +44,14 @@ def test_throughput(llava: Callable) -> None:
     assert list(told["tokens_per_s"]) == ["1", "3"] and told["times_1"]["1"]["median"] == 1
 
 
+def test_throughput_of_a_quantised_model_is_that_of_its_scheme(
+    llava: Callable, model_folder: Path, tmp_path: Path
+) -> None:
+    llava("quantize", model_folder, "--scheme", "int8", "--out", tmp_path / "small")
+    done = llava("bench", "throughput", tmp_path / "small", "--threads", 1)
+    assert done.code == 1 and "is quantised: measure" in done.err and "--scheme int8" in done.err
+
+
 def test_peers_by_name(llava: Callable, tmp_path: Path) -> None:
     done = llava("bench", "peers", "llavakit", "--shapes", "tiny", "--scheme", "float32", "--rounds", 1, "--threads", 1,
                  "--cache", tmp_path)  # fmt: skip

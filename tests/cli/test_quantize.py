@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 
 from llavakit.checkpoint import memory
+from llavakit.kernels import native
 
 
 def test_a_model_becomes_smaller_and_still_answers(
@@ -34,6 +35,13 @@ def test_a_report(llava: Callable, model_folder: Path, root: Path, tmp_path: Pat
     assert run.code == 0
     lines = [line for line in run.err.splitlines() if "KL divergence" in line or "likeliest word" in line]
     assert len(lines) == 2 and all(line in (out / "README.md").read_text() for line in lines)
+
+
+@pytest.mark.skipif(native is None, reason="torch alone takes any number of threads")
+def test_more_threads_than_cores(llava: Callable, model_folder: Path, tmp_path: Path) -> None:
+    out = tmp_path / "small"
+    run = llava("quantize", model_folder, "--scheme", "int8", "--out", out, "--threads", 4096)
+    assert run.code == 1 and "4096 threads are more than" in run.err and not out.exists()
 
 
 def test_a_scheme_that_there_is_not(llava: Callable, model_folder: Path, tmp_path: Path) -> None:

@@ -86,6 +86,15 @@ def test_where_the_blocks_lie_changes_no_bit(loaded: Loaded) -> None:
     assert all(torch.equal(a, b) for a, b in zip(*results, strict=True))
 
 
+def test_positions_that_leave_gaps_are_kept_in_a_batch(loaded: Loaded) -> None:
+    tokens = [tokens_of(12, 0), tokens_of(9, 1)]
+    places = [[*range(5), *range(40, 47)], [*range(3), *range(20, 26)]]
+    spans = [Span(tokens[i], 0, [i], None, 2, places[i]) for i in range(2)]
+    alone, together = (TorchRunner(loaded.model, together=how).step(spans) for how in (False, True))
+    for one, other in zip(alone, together, strict=True):
+        torch.testing.assert_close(other, one, atol=2e-5, rtol=0)
+
+
 def test_a_copied_block_is_as_good_as_the_first(loaded: Loaded) -> None:
     tokens, runner = tokens_of(30, 0), TorchRunner(loaded.model)
     runner.step([Span(tokens[:20], 0, [0, 1])])

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import os
 import subprocess
 import sys
@@ -69,6 +70,35 @@ def test_activations_at_the_edge_of_float_are_as_the_twin_has_them(instruction_s
     packed = pack(*drawn(16, 64, "int8", 32, 0), kind="int8", group=32)
     for x in (torch.zeros(1, 64), torch.full((1, 64), 1e-40), torch.full((1, 64), 1e30)):
         torch.testing.assert_close(kernels.matmul(packed, x), twin.matmul(packed, x), rtol=1e-5, atol=1e-5)
+
+
+@needs_native
+@pytest.mark.parametrize("value", [math.nan, math.inf])
+def test_what_is_no_number_is_not_lost(instruction_set: str, drawn: Callable, value: float) -> None:
+    packed = pack(*drawn(33, 200, "int8", 32, 0), kind="int8", group=32)
+    for column in (0, 5, 31, 199):
+        x = torch.ones(3, 200)
+        x[1, column] = value
+        found = kernels.matmul(packed, x)
+        assert found[1].isnan().all() and found[[0, 2]].isfinite().all()
+
+
+@needs_native
+def test_no_rows_are_no_result(instruction_set: str, drawn: Callable) -> None:
+    packed = pack(*drawn(33, 80, "int8", 32, 0), kind="int8", group=32)
+    native.matmul(kernels.native_matrix(packed), torch.empty(0, 80), torch.empty(0, 33))
+    assert kernels.matmul(packed, torch.empty(0, 80)).shape == (0, 33)
+
+
+@needs_native
+def test_what_would_have_to_be_copied_is_refused(drawn: Callable) -> None:
+    """A pointer into a copy is one into freed memory, and a result written to a copy is lost."""
+    packed = pack(*drawn(16, 64, "int8", 32, 0), kind="int8", group=32)
+    with pytest.raises(TypeError):
+        kernels.native_matrix(packed, torch.zeros(16).half())
+    for to in (torch.empty(16, 2).T, torch.empty(2, 16).double()):
+        with pytest.raises(TypeError):
+            native.matmul(kernels.native_matrix(packed), torch.ones(2, 64), to)
 
 
 @needs_native

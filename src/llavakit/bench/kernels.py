@@ -19,6 +19,7 @@ from llavakit.bench.probe import probe
 from llavakit.config import LlavaConfig, nearest
 from llavakit.kernels import matmul, set_num_threads
 from llavakit.kernels.packed import Kind, pack
+from llavakit.quantize.schemes import SCHEMES
 
 ROWS = (1, 8, 64, 640)
 MOST_COPIES = 64
@@ -49,10 +50,7 @@ FORMATS: Mapping[str, Callable[[int, int], Product]] = MappingProxyType(
     {
         "float32": partial(_float, torch.float32),
         "bfloat16": partial(_float, torch.bfloat16),
-        "int4-g32": partial(_packed, "int4", 32),
-        "int4-g128": partial(_packed, "int4", 128),
-        "int8": partial(_packed, "int8", 128),
-        "nf4": partial(_packed, "nf4", 32),
+        **{name: partial(_packed, scheme.language.kind, scheme.language.group) for name, scheme in SCHEMES.items()},
     }
 )
 

@@ -10,41 +10,40 @@ from torch import Tensor
 from llavakit.config import LlavaConfig
 from llavakit.kernels import matmul
 from llavakit.kernels.graph import BLOCK, DecoderLayer, Matrix, NativeDecoder, NativeTower, TowerLayer
-from llavakit.kernels.packed import Kind, Packed, packed_bytes, record_bytes
+from llavakit.kernels.packed import Packed, packed_bytes, record_bytes
 from llavakit.model.layers import rotary_frequencies
 from llavakit.model.vision import VisionEmbeddings
+from llavakit.quantize.schemes import Grid, Scheme
 
-TOWER: tuple[Kind, int] = ("int8", 128)  # the tower's matrices, and those of the output head
 
-
-def random_packed(rows: int, cols: int, kind: Kind, group: int) -> Packed:
+def random_packed(rows: int, cols: int, grid: Grid) -> Packed:
     """One random record, again and again: drawing billions of numbers would take minutes."""
-    size, whole = record_bytes(kind, group), packed_bytes(rows, cols, kind, group)
+    size, whole = record_bytes(grid.kind, grid.group), packed_bytes(rows, cols, grid.kind, grid.group)
     record = torch.randint(1, 256, (size,), dtype=torch.uint8, generator=torch.Generator().manual_seed(0))
     record[-64:] = torch.full((32,), 0.002, dtype=torch.float16).view(torch.uint8)
-    return Packed(record.repeat(whole // size), rows, cols, kind, group)
+    return Packed(record.repeat(whole // size), rows, cols, grid.kind, grid.group)
 
 
 class PackedSubject:
-    """`kind` and `group` are those of the language model's matrices; its head and the tower are int8."""
+    """Each part in the numbers that `llava quantize` writes it in."""
 
-    def __init__(self, config: LlavaConfig, kind: Kind, group: int) -> None:
+    def __init__(self, config: LlavaConfig, scheme: Scheme) -> None:
         self._config, self._language = config, config.language
         self._embeddings = VisionEmbeddings(config.vision).requires_grad_(False)
         self._pixels = torch.randn(1, 3, config.vision.image_size, config.vision.image_size)
-        self._tower, self._projector = _tower(config), _projector(config)
+        self._tower, self._projector = _tower(config, scheme.tower), _projector(config, scheme.tower)
         self._packed: list[Packed] = []
-        self._decoder = self._new_decoder(kind, group)
+        self._decoder = self._new_decoder(scheme)
         self._cache = self._decoder.new_cache(-(-self._language.max_positions // BLOCK))
         self._together: Tensor | None = None  # of several conversations
 
-    def _new_decoder(self, kind: Kind, group: int) -> NativeDecoder:
+    def _new_decoder(self, scheme: Scheme) -> NativeDecoder:
         language = self._language
         dim, inner = language.hidden_size, language.intermediate_size
         heads, kv = language.num_heads * language.head_dim, language.num_kv_heads * language.head_dim
 
         def matrix(rows: int, cols: int) -> Matrix:
-            self._packed.append(random_packed(rows, cols, kind, group))
+            self._packed.append(random_packed(rows, cols, scheme.language))
             return Matrix(self._packed[-1])
 
         layers = [
@@ -54,7 +53,7 @@ class PackedSubject:
             )
             for _ in range(language.num_layers)
         ]  # fmt: skip
-        embedding, head = (random_packed(language.vocab_size, dim, *TOWER) for _ in range(2))
+        embedding, head = (random_packed(language.vocab_size, dim, scheme.head) for _ in range(2))
         self._packed.append(head)
         frequencies = rotary_frequencies(language.head_dim, theta=language.rope_theta)
         angles = torch.arange(language.max_positions)[:, None] * frequencies
@@ -104,12 +103,12 @@ class PackedSubject:
         return sum(len(packed.data) for packed in self._packed)
 
 
-def _tower(config: LlavaConfig) -> NativeTower:
+def _tower(config: LlavaConfig, grid: Grid) -> NativeTower:
     vision = config.vision
     width, inner = vision.hidden_size, vision.intermediate_size
 
     def matrix(rows: int, cols: int) -> Matrix:
-        return Matrix(random_packed(rows, cols, *TOWER), torch.zeros(rows))
+        return Matrix(random_packed(rows, cols, grid), torch.zeros(rows))
 
     layers = [
         TowerLayer(
@@ -124,7 +123,7 @@ def _tower(config: LlavaConfig) -> NativeTower:
     )
 
 
-def _projector(config: LlavaConfig) -> list[Packed]:
+def _projector(config: LlavaConfig, grid: Grid) -> list[Packed]:
     width, dim = config.vision.hidden_size, config.language.hidden_size
     sizes = [(dim, width), (dim, dim)] if config.projector.kind == "mlp2x_gelu" else [(dim, width)]
-    return [random_packed(rows, cols, *TOWER) for rows, cols in sizes]
+    return [random_packed(rows, cols, grid) for rows, cols in sizes]

@@ -13,6 +13,7 @@ from llavakit.bench.shapes import random_model
 from llavakit.bench.subject import Subject, TorchSubject
 from llavakit.config import LlavaConfig, nearest
 from llavakit.kernels import instruction_set, native, set_num_threads
+from llavakit.quantize import schemes as quantize
 
 
 def _float(config: LlavaConfig, dtype: torch.dtype) -> Subject:
@@ -24,10 +25,7 @@ SCHEMES: Mapping[str, Callable[[LlavaConfig], Subject]] = MappingProxyType(
     {
         "float32": partial(_float, dtype=torch.float32),
         "bfloat16": partial(_float, dtype=torch.bfloat16),
-        "int4-g32": partial(PackedSubject, kind="int4", group=32),
-        "int4-g128": partial(PackedSubject, kind="int4", group=128),
-        "int8": partial(PackedSubject, kind="int8", group=128),
-        "nf4": partial(PackedSubject, kind="nf4", group=32),
+        **{name: partial(PackedSubject, scheme=scheme) for name, scheme in quantize.SCHEMES.items()},
     }
 )
 

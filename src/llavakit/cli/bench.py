@@ -79,11 +79,16 @@ def throughput(
     from llavakit.bench.shapes import find_shapes
     from llavakit.bench.subject import TorchSubject
     from llavakit.bench.throughput import measure
+    from llavakit.quantize.apply import scheme_of
 
     counts = _numbers(conversations)
     count = _threads(threads)
     if shapes is None:
         opened = _open(model, count).model
+        if found_scheme := scheme_of(opened):
+            raise ValueError(
+                f"{model} is quantised: measure random weights like it, --shapes with --scheme {found_scheme}"
+            )
         subject, config = TorchSubject(opened), opened.config
     else:
         config = find_shapes(shapes)

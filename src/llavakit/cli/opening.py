@@ -26,10 +26,8 @@ def open_model(
     threads: int | None,
     visual_tokens: VisualTokens | None = None,
 ) -> Loaded:
-    """Load a checkpoint folder or a model of the catalogue; raises ValueError if the device is not there."""
-    if threads is not None:
-        torch.set_num_threads(threads)
-        kernels.set_num_threads(threads)
+    """Load a checkpoint folder or a model of the catalogue; raises ValueError if device or cores are not there."""
+    set_threads(threads)
     return load(
         name,
         parts=Parts(vision_tower, base),
@@ -37,6 +35,13 @@ def open_model(
         dtype=number_format(dtype),
         visual_tokens=visual_tokens,
     )
+
+
+def set_threads(count: int | None) -> None:
+    """Compute with so many CPU threads, in torch and in the kernels; ValueError for more than there are cores."""
+    if count is not None:
+        kernels.set_num_threads(count)
+        torch.set_num_threads(count)
 
 
 def open_template(name: str | None, *, model: str) -> str | JinjaTemplate | None:

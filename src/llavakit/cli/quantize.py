@@ -39,7 +39,6 @@ def quantize(
     threads: ThreadsOption = None,
 ) -> None:
     """Write a model in fewer bits, as a native folder. Prints where it is, its size and by how much it is off."""
-    import torch
     from rich.console import Console
     from rich.progress import Progress
 
@@ -47,10 +46,10 @@ def quantize(
     from llavakit.checkpoint.load import companions, locate
     from llavakit.checkpoint.quantizing import check_quantizable, quantize_checkpoint
     from llavakit.checkpoint.save import check_replaceable
+    from llavakit.cli.opening import set_threads
     from llavakit.quantize.schemes import find_scheme
 
-    if threads is not None:
-        torch.set_num_threads(threads)
+    set_threads(threads)
     parts = Parts(vision_tower, base)
     check_replaceable(out)
     check_quantizable(read_contents(locate(model), companions(model, parts)), locate(model))

@@ -120,7 +120,8 @@ class TorchRunner:
         starts = [span.start for span in spans]
         cache = ManySequences(self._storage, [span.blocks for span in spans], starts, lengths)
         embeds = torch.nn.utils.rnn.pad_sequence([self._embed(span)[0] for span in spans], batch_first=True)
-        positions = torch.tensor(starts, device=self._device)[:, None] + torch.arange(max(lengths), device=self._device)
+        places = [torch.tensor(list(span.placed), device=self._device) for span in spans]
+        positions = torch.nn.utils.rnn.pad_sequence(places, batch_first=True)
         hidden = self._model.language(embeds, positions, cache)
         counts = [span.num_logits for span in spans]
         rows = zip(hidden, lengths, counts, strict=True)

@@ -50,7 +50,7 @@ def matmul(packed: Packed, x: Float[Tensor, "m cols"]) -> Float[Tensor, "m rows"
     if native is None or x.device.type != "cpu" or len(x) == 0:
         return twin.matmul(packed, x)
     to = torch.empty(len(x), packed.rows)
-    native.matmul(native_matrix(packed), x.detach().contiguous(), to)
+    native.matmul(native_matrix(packed), x.detach().float().contiguous(), to)
     return to
 
 

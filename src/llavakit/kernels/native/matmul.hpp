@@ -219,6 +219,7 @@ struct Product {
 };
 
 inline void multiply(const Product* products, int count, const Activations& a) {
+    if (a.rows == 0) return;
     constexpr int64_t LEAST_WORK = 1 << 20;  // multiplications that are worth a chunk of their own
     struct Part {
         const Product* product;
@@ -249,6 +250,21 @@ inline void multiply(const Product* products, int count, const Activations& a) {
     });
 }
 
+// Compared as whole numbers, where what is no number comes behind all that are: it is not lost.
+LANES_INLINE float largest_magnitude(const float* x, int count) {
+    Ints most = all_ints(0);
+    for (int first = 0; first < count; first += LANES) {
+        const Floats here = magnitude(load(x + first));
+        FOR_PARTS most.part[i] = most.part[i] > (IntVector)here.part[i] ? most.part[i] : (IntVector)here.part[i];
+    }
+    int32_t lanes[LANES], bits = 0;
+    std::memcpy(lanes, &most, sizeof lanes);
+    for (int i = 0; i < LANES; i++) bits = bits > lanes[i] ? bits : lanes[i];
+    float largest;
+    std::memcpy(&largest, &bits, 4);
+    return largest;
+}
+
 // One row to 8 bits: each group of columns by its largest magnitude; what fills up the last record is zero.
 inline void quantise_row(const float* x, int64_t cols, int64_t padded, int group, int8_t* codes, float* scales,
                          int32_t* sums) {
@@ -260,9 +276,13 @@ inline void quantise_row(const float* x, int64_t cols, int64_t padded, int group
             for (int64_t i = 0; i < group; i++) values[i] = i < left ? from[i] : 0.0f;
             from = values;
         }
-        Floats most = all(0.0f);
-        for (int i = 0; i < group; i += LANES) most = max(most, magnitude(load(from + i)));
-        const float largest_value = largest(most);
+        const float largest_value = largest_magnitude(from, group);
+        scales[first / group] = largest_value / 127.0f;
+        if (!(largest_value <= 3.4028235e38f)) {  // times such a scale not even zeros are a number
+            std::memset(codes + first, 0, group);
+            sums[first / group] = 0;
+            continue;
+        }
         // A group too small to have an inverse is all zeros.
         const float inverse = largest_value > 127.0f / 3.4028235e38f ? 127.0f / largest_value : 0.0f;
         Ints total = all_ints(0);
@@ -281,7 +301,6 @@ inline void quantise_row(const float* x, int64_t cols, int64_t padded, int group
         std::memcpy(lanes, &total, sizeof lanes);
         int32_t whole_sum = 0;
         for (int j = 0; j < LANES; j++) whole_sum += lanes[j];
-        scales[first / group] = largest_value / 127.0f;
         sums[first / group] = whole_sum;
     }
 }

@@ -7,7 +7,9 @@
 #include <nanobind/stl/vector.h>
 
 #include <map>
+#include <mutex>
 #include <optional>
+#include <shared_mutex>
 #include <stdexcept>
 
 #include "kernels.hpp"
@@ -31,13 +33,22 @@ void expect(bool is_so, const char* what) {
     if (!is_so) throw std::invalid_argument(what);
 }
 
+// Graphs have scratch memory for each thread, so their number stays while one runs.
+std::shared_mutex number_of_threads;
+
+void set_threads_between_graphs(int count) {
+    const nb::gil_scoped_release others_may_run;
+    const std::unique_lock lock(number_of_threads);
+    set_threads(count);
+}
+
 // A packed matrix, whose bytes somebody else keeps.
 Matrix matrix(const Bytes1& data, int64_t rows, int64_t cols, const std::string& kind, int group,
               const std::optional<Floats1>& bias) {
     static const std::map<std::string, Kind> kinds{{"int4", INT4},       {"int4z", INT4Z},      {"nf4", NF4},
                                                    {"int8", INT8},       {"float16", FLOAT16},  {"bfloat16", BFLOAT16}};
     const auto found = kinds.find(kind);
-    expect(found != kinds.end() && (group == 32 || group == 128), "a packed matrix of an unknown kind or group");
+    expect(rows > 0 && cols > 0 && found != kinds.end() && (group == 32 || group == 128), "a packed matrix of an unknown kind or group");
     Matrix made;
     made.data = data.data();
     made.rows = rows;
@@ -67,7 +78,8 @@ class DecoderHandle {
         decoder_ = {.dim = int64_t(norm.shape(0)), .heads = heads, .kv_heads = kv_heads, .head_dim = head_dim,
                     .inner = 0, .num_layers = 0, .eps = eps, .layers = nullptr, .norm = norm.data(),
                     .embedding = embedding, .head = head, .cosine = cosine.data(), .sine = sine.data()};
-        expect(decoder_.dim % 16 == 0 && head_dim % 16 == 0 && heads % kv_heads == 0,
+        expect(heads > 0 && kv_heads > 0 && head_dim > 0 && decoder_.dim % 16 == 0 && head_dim % 16 == 0 &&
+                   heads % kv_heads == 0,
                "a decoder's width and that of its heads have to be multiples of 16");
         expect(embedding.cols == decoder_.dim && head.cols == decoder_.dim && embedding.rows == head.rows,
                "embeddings and head do not fit");
@@ -87,6 +99,7 @@ class DecoderHandle {
                    is(gate, up.rows, dim) && is(up, up.rows, dim) && is(down, dim, up.rows) &&
                    int64_t(input_norm.shape(0)) == dim && int64_t(post_norm.shape(0)) == dim && up.rows % 16 == 0,
                "the matrices of a decoder layer do not fit one another");
+        expect(!gate.bias && !up.bias, "gate and up of a decoder have no bias");
         expect(alike(q, k) && alike(q, v) && alike(gate, up), "products of the same numbers need the same kind and group");
         if (!layers_.empty())
             expect(alike(q, layers_[0].q) && alike(o, layers_[0].o) && alike(gate, layers_[0].gate) &&
@@ -135,6 +148,8 @@ class DecoderHandle {
                           .layer_stride = int64_t(cache.shape(1) * cache.shape(2)), .wanted = wanted.data(),
                           .num_wanted = int64_t(wanted.shape(0)), .logits = logits.data()};
         const nb::gil_scoped_release others_may_run;
+        const std::lock_guard one_at_a_time(workspace_lock_);
+        const std::shared_lock steady(number_of_threads);
         kernels().decoder_step(decoder_, batch, workspace_);
     }
 
@@ -143,11 +158,13 @@ class DecoderHandle {
     int64_t positions_;
     std::vector<DecoderLayer> layers_;
     Workspace workspace_;
+    std::mutex workspace_lock_;
 };
 
 class TowerHandle {
    public:
     TowerHandle(int64_t dim, int64_t heads, float eps, int activation) {
+        expect(heads > 0 && dim > 0, "a tower without heads or width");
         tower_ = {.dim = dim, .heads = heads, .head_dim = dim / heads, .inner = 0, .num_layers = 0, .eps = eps,
                   .activation = activation, .layers = nullptr};
         expect(dim % 16 == 0 && dim % heads == 0 && tower_.head_dim % 16 == 0,
@@ -177,7 +194,10 @@ class TowerHandle {
 
     void run(const Array<float, 3>& x) {
         expect(int64_t(x.shape(2)) == tower_.dim && tower_.num_layers > 0, "the tower has another width");
+        if (x.size() == 0) return;
         const nb::gil_scoped_release others_may_run;
+        const std::lock_guard one_at_a_time(workspace_lock_);
+        const std::shared_lock steady(number_of_threads);
         kernels().tower_run(tower_, x.data(), int64_t(x.shape(0)), int64_t(x.shape(1)), workspace_);
     }
 
@@ -185,6 +205,7 @@ class TowerHandle {
     Tower tower_;
     std::vector<TowerLayer> layers_;
     Workspace workspace_;
+    std::mutex workspace_lock_;
 };
 
 }  // namespace
@@ -195,21 +216,26 @@ NB_MODULE(_native, module) {
     module.def("use_instruction_set", use_instruction_set, "name"_a);
     module.def("cores", cores);
     module.def("threads", threads);
-    module.def("set_threads", set_threads, "count"_a);
+    module.def("set_threads", set_threads_between_graphs, "count"_a);
     module.def("probe_read_bandwidth", probe_read_bandwidth, "threads"_a, nb::call_guard<nb::gil_scoped_release>());
     module.def("probe_int8_rate", probe_int8_rate, "threads"_a, nb::call_guard<nb::gil_scoped_release>());
     nb::class_<Matrix>(module, "Matrix");
-    module.def("matrix", matrix, "data"_a, "rows"_a, "cols"_a, "kind"_a, "group"_a, "bias"_a.none());
-    module.def("matmul", matmul, "weights"_a, "x"_a, "to"_a);
+    // noconvert: what is kept or written must be the tensor itself, not a copy of another type or order.
+    module.def("matrix", matrix, "data"_a.noconvert(), "rows"_a, "cols"_a, "kind"_a, "group"_a,
+               "bias"_a.none().noconvert());
+    module.def("matmul", matmul, "weights"_a, "x"_a, "to"_a.noconvert());
     nb::class_<DecoderHandle>(module, "Decoder")
         .def(nb::init<int64_t, int64_t, int64_t, float, const Floats1&, const Matrix&, const Matrix&,
                       const Array<const float, 2>&, const Array<const float, 2>&>(),
-             "heads"_a, "kv_heads"_a, "head_dim"_a, "eps"_a, "norm"_a, "embedding"_a, "head"_a, "cosine"_a, "sine"_a)
-        .def("add_layer", &DecoderHandle::add_layer)
-        .def("step", &DecoderHandle::step, "tokens"_a, "positions"_a, "starts"_a, "cached"_a, "tables"_a, "embeds"_a.none(), "cache"_a,
-             "wanted"_a, "logits"_a);
+             "heads"_a, "kv_heads"_a, "head_dim"_a, "eps"_a, "norm"_a.noconvert(), "embedding"_a, "head"_a,
+             "cosine"_a.noconvert(), "sine"_a.noconvert())
+        .def("add_layer", &DecoderHandle::add_layer, "input_norm"_a.noconvert(), "post_norm"_a.noconvert(), "q"_a,
+             "k"_a, "v"_a, "o"_a, "gate"_a, "up"_a, "down"_a)
+        .def("step", &DecoderHandle::step, "tokens"_a, "positions"_a, "starts"_a, "cached"_a, "tables"_a,
+             "embeds"_a.none(), "cache"_a.noconvert(), "wanted"_a, "logits"_a.noconvert());
     nb::class_<TowerHandle>(module, "Tower")
         .def(nb::init<int64_t, int64_t, float, int>(), "dim"_a, "heads"_a, "eps"_a, "activation"_a)
-        .def("add_layer", &TowerHandle::add_layer)
-        .def("run", &TowerHandle::run, "x"_a);
+        .def("add_layer", &TowerHandle::add_layer, "norm1"_a.noconvert(), "norm1_bias"_a.noconvert(),
+             "norm2"_a.noconvert(), "norm2_bias"_a.noconvert(), "q"_a, "k"_a, "v"_a, "out"_a, "fc1"_a, "fc2"_a)
+        .def("run", &TowerHandle::run, "x"_a.noconvert());
 }

@@ -13,6 +13,7 @@
 #include <mutex>
 #include <stdexcept>
 #include <string>
+#include <system_error>
 #include <thread>
 #include <vector>
 
@@ -130,7 +131,11 @@ class Pool {
         sigset_t all, before;
         sigfillset(&all);
         pthread_sigmask(SIG_SETMASK, &all, &before);
-        for (int i = 1; i < count(); i++) workers_.emplace_back(&Pool::live, this, i);
+        try {
+            for (int i = 1; i < count(); i++) workers_.emplace_back(&Pool::live, this, i);
+        } catch (const std::system_error&) {
+            // The system gives no more threads: those there are do the work, if need be the caller alone.
+        }
         pthread_sigmask(SIG_SETMASK, &before, nullptr);
     }
 
@@ -185,7 +190,9 @@ void Holder::renew() {
 
 int cores() {
     cpu_set_t set;
-    return sched_getaffinity(0, sizeof set, &set) == 0 ? CPU_COUNT(&set) : int(std::thread::hardware_concurrency());
+    if (sched_getaffinity(0, sizeof set, &set) == 0) return CPU_COUNT(&set);
+    const int known = int(std::thread::hardware_concurrency());
+    return known > 0 ? known : 1;
 }
 
 int threads() { return holder().pool->count(); }
