@@ -15,6 +15,7 @@ from pathlib import Path
 
 import torch
 
+from llavakit import kernels
 from llavakit.checkpoint.load import load
 from llavakit.engine.engine import Engine
 from llavakit.processing import Conversation, open_image
@@ -51,7 +52,8 @@ if __name__ == "__main__":
         "medians": {key: round(statistics.median(values), 2) for key, values in figures.items()},
         "ranges": {key: [round(min(values), 2), round(max(values), 2)] for key, values in figures.items()},
         "rounds": ROUNDS,
-        "threads": torch.get_num_threads(),
+        "threads": kernels.num_threads(),
+        "kernels": kernels.instruction_set(),
         "machine": f"{platform.machine()}, {torch.backends.cpu.get_cpu_capability()}",
         "torch": torch.__version__,
         "commit": commit,
