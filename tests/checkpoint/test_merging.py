@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -85,5 +86,16 @@ def test_every_key_is_used_or_named(
 ) -> None:
     write(adapter, **shapes)
     with pytest.raises(CheckpointError, match=says):
+        merge_adapter(adapter, tmp_path / "merged", parts=Parts(base=base))
+    assert not (tmp_path / "merged").exists()
+
+
+@pytest.mark.parametrize(
+    "changes", [{"lora_alpha": 10**300}, {"lora_alpha": -1e39}, {"alpha_pattern": {"q_proj": 1e39}}]
+)
+def test_a_scale_that_float32_does_not_hold(changes: dict[str, Any], base: Path, adapter: Path, tmp_path: Path) -> None:
+    settings = json.loads((adapter / "adapter_config.json").read_text())
+    (adapter / "adapter_config.json").write_text(json.dumps(settings | changes))
+    with pytest.raises(CheckpointError, match=r"(lora_alpha|alpha_pattern) is .* numbers? below 1e\+38 is supported"):
         merge_adapter(adapter, tmp_path / "merged", parts=Parts(base=base))
     assert not (tmp_path / "merged").exists()

@@ -10,6 +10,8 @@ from typing import Any
 
 from llavakit.checkpoint.sections import JSON, Demand, check
 
+_MAX_NUMBER = 1e38  # what float32 holds, in which models are computed
+
 
 def _is_whole(value: Any) -> bool:
     return isinstance(value, int) and not isinstance(value, bool)
@@ -20,7 +22,7 @@ def _is_count(value: Any) -> bool:
 
 
 def _is_number(value: Any) -> bool:
-    return isinstance(value, int | float) and not isinstance(value, bool) and -1e300 < value < 1e300
+    return isinstance(value, int | float) and not isinstance(value, bool) and abs(value) < _MAX_NUMBER
 
 
 def _is_text(value: Any) -> bool:
@@ -62,7 +64,7 @@ _KINDS = (
     *_kind(_is_one_or_more, "a whole number or a list of them", "eos_token_id? pad_token_id? vision_feature_layer"),
     *_kind(
         _is_number,
-        "a number",
+        f"a number below {_MAX_NUMBER:g}",
         "rms_norm_eps layer_norm_eps rope_theta? lora_alpha rescale_factor "
         "factor low_freq_factor high_freq_factor partial_rotary_factor?",
     ),
@@ -87,7 +89,7 @@ _KINDS = (
     ),
     *_kind(
         lambda value: isinstance(value, Mapping) and all(map(_is_number, value.values())),
-        "an object of numbers",
+        f"an object of numbers below {_MAX_NUMBER:g}",
         "alpha_pattern?",
     ),
     *_kind(_is_side, "a number of pixels for each side", "size? crop_size?"),
