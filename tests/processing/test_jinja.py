@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import signal
+import subprocess
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -210,6 +212,14 @@ def test_attacks_and_mistakes_end_in_a_sentence(source: str, reason: str) -> Non
     with pytest.raises(ChatTemplateError, match=rf"cannot be used \(.*({reason}).*\); choose another"):
         JinjaTemplate(source, seconds=1 if "1 seconds" in reason else 30).render(WORDS, TOKENIZER)
     assert time.perf_counter() - started < 25
+
+
+@pytest.mark.skipif(not hasattr(signal, "SIGXCPU"), reason="this system ends no process by its processor time")
+def test_time_is_up_too_where_the_process_is_ended_before_its_parent_looks(monkeypatch: pytest.MonkeyPatch) -> None:
+    run = subprocess.run
+    monkeypatch.setattr(subprocess, "run", lambda *args, **given: run(*args, **{**given, "timeout": 60}))
+    with pytest.raises(ChatTemplateError, match="longer than 1 seconds"):
+        JinjaTemplate("{{ 9 ** (9 ** 9) }}", seconds=1).render(WORDS, TOKENIZER)
 
 
 @pytest.mark.parametrize(

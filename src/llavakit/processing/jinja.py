@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import math
 import os
+import signal
 import subprocess
 import sys
 from dataclasses import dataclass
@@ -17,6 +18,7 @@ from llavakit.processing.stand_ins import StandIns, own_segments
 from llavakit.processing.tokenizer import Tokenizer
 
 _SANDBOX = Path(__file__).with_name("sandbox.py")
+_OUT_OF_TIME = getattr(signal, "SIGXCPU", signal.SIGTERM)  # not on Windows, which ends no process by a signal
 # What an interpreter needs of its surroundings; the rest, secrets among it, is not passed on.
 _PASSED_ON = ("PATH", "PYTHONPATH", "PYTHONHOME", "SYSTEMROOT")
 
@@ -76,11 +78,16 @@ class JinjaTemplate:
                 env={name: os.environ[name] for name in _PASSED_ON if name in os.environ},
             )
         except subprocess.TimeoutExpired:
-            raise ChatTemplateError(f"it takes longer than {self.seconds:g} seconds") from None
+            raise self._too_long() from None
+        if done.returncode == -_OUT_OF_TIME:
+            raise self._too_long()
         if done.returncode != 0:
             said = done.stderr.strip().splitlines() or [f"its process ended with {done.returncode}"]
             raise ChatTemplateError(said[-1])
         return json.loads(done.stdout)
+
+    def _too_long(self) -> ChatTemplateError:
+        return ChatTemplateError(f"it takes longer than {self.seconds:g} seconds")
 
 
 class _Draft:

@@ -86,9 +86,10 @@ def _raise(message: str) -> NoReturn:
 def _limit(seconds: int, memory: int) -> None:
     if resource is None:
         return
-    for kind, most in ((resource.RLIMIT_CPU, seconds), (resource.RLIMIT_AS, memory)):
+    # Of two limits of time the first ends the process by a signal of its own, which says that it was the time.
+    for kind, limits in ((resource.RLIMIT_CPU, (seconds, seconds + 1)), (resource.RLIMIT_AS, (memory, memory))):
         with contextlib.suppress(ValueError, OSError):  # some systems know a limit by name only
-            resource.setrlimit(kind, (most, most))
+            resource.setrlimit(kind, limits)
 
 
 if __name__ == "__main__":
