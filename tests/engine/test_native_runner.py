@@ -16,6 +16,7 @@ from llavakit.engine.sampling import SamplingParams
 from llavakit.kernels import native
 from llavakit.processing.conversation import Conversation
 from llavakit.quantize.apply import quantize_model
+from llavakit.quantize.native import native_kind
 from llavakit.quantize.schemes import SCHEMES
 
 pytestmark = pytest.mark.skipif(native is None, reason="the native kernels are not built")
@@ -27,6 +28,12 @@ def small(request: pytest.FixtureRequest) -> Loaded:
     if request.param != "floats":
         quantize_model(loaded.model, SCHEMES[request.param])
     return loaded
+
+
+def native_runner(loaded: Loaded) -> NativeRunner:
+    kind = native_kind(loaded.model)
+    assert kind is not None
+    return NativeRunner(loaded.model, kind)
 
 
 def requests(picture: Callable[[int], Image.Image]) -> Iterator[tuple[Conversation, SamplingParams]]:
@@ -56,7 +63,7 @@ def test_many_are_answered_as_each_alone(small: Loaded, picture: Callable[[int],
 def test_scores_are_nearly_those_of_the_modules(small: Loaded, picture: Callable[[int], Image.Image]) -> None:
     inputs = small.processor(Conversation().ask(picture(0), "What is in the picture?"))
     found = []
-    for runner in (NativeRunner(small.model), TorchRunner(small.model)):
+    for runner in (native_runner(small), TorchRunner(small.model)):
         embeds = runner.encode(inputs.pixels, inputs.sizes[0]).embeds
         found += runner.step([Span(inputs.tokens, 0, range(len(inputs.tokens) // 16 + 1), embeds)])
     assert (found[0] - found[1]).norm() < 0.03 * found[1].norm()
@@ -64,7 +71,7 @@ def test_scores_are_nearly_those_of_the_modules(small: Loaded, picture: Callable
 
 
 def test_blocks_may_lie_anywhere_and_be_copied(small: Loaded) -> None:
-    runner = NativeRunner(small.model)
+    runner = native_runner(small)
     tokens = list(range(10, 50))
     whole = runner.step([Span(tokens, 0, [0, 1, 2])])[0]
     runner.step([Span(tokens[:32], 0, [90, 7, 200], num_logits=0)])  # more blocks than there was room for
@@ -77,7 +84,7 @@ def test_unquantised_it_says_what_torch_says(picture: Callable[[int], Image.Imag
     loaded = load("pocket")
     inputs = loaded.processor(Conversation().ask(picture(0), "What is in the picture?"))
     found = []
-    for runner in (NativeRunner(loaded.model), TorchRunner(loaded.model)):
+    for runner in (native_runner(loaded), TorchRunner(loaded.model)):
         embeds = runner.encode(inputs.pixels, inputs.sizes[0]).embeds
         blocks = range(len(inputs.tokens) // 16 + 1)
         found.append(runner.step([Span(inputs.tokens, 0, blocks, embeds, num_logits=len(inputs.tokens))])[0])

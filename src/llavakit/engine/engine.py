@@ -24,10 +24,11 @@ from llavakit.engine.request import Completion, Event
 from llavakit.engine.runner import Runner, Seen, Span, TorchRunner
 from llavakit.engine.sampling import SamplingParams, forbidden_tokens, sample, sample_verifying
 from llavakit.engine.scheduler import Scheduler, Sequence, Work
+from llavakit.model import Llava
 from llavakit.processing.conversation import Conversation
 from llavakit.processing.jinja import JinjaTemplate
 from llavakit.processing.processor import Inputs
-from llavakit.quantize.native import is_native
+from llavakit.quantize.native import native_kind
 
 IMAGE_CACHE_BYTES = 256 * 2**20
 GREEDY = SamplingParams()
@@ -57,7 +58,7 @@ class Engine:
         whole context. Memory is taken as it is needed.
         """
         self._config, self._tokenizer, self._processor = loaded.config, loaded.tokenizer, loaded.processor
-        self._runner = runner or (NativeRunner if is_native(loaded.model) else TorchRunner)(loaded.model)
+        self._runner = runner or _runner_for(loaded.model)
         self._forbidden = forbidden_tokens(loaded.config, loaded.tokenizer.size)
         self._ends = frozenset(loaded.model.config.tokens.ends)
         self._image_cache = ImageCache(image_cache_bytes)
@@ -161,13 +162,14 @@ class Engine:
         if not conversation.messages or conversation.messages[-1].role != "user":
             raise ValueError("There is nothing to answer: the conversation has to end with a message of the user.")
         inputs = self._processor(conversation, template=template)
-        self._check_length(inputs)
+        positions = token_positions(len(inputs.tokens), inputs.spans, self._config)
+        room = self._check_room(inputs, positions[-1] + 1)
         pictures = self._pictures(inputs)
         fewer = self._config.visual_tokens
         digests = [picture_digest(pixels, size, fewer, tenant=tenant) for pixels, size in pictures]
         sequence = Sequence(
             keys=prefix_keys(inputs.tokens, inputs.spans, digests),
-            max_length=len(inputs.tokens) + min(params.max_tokens, self._room(inputs)),
+            max_length=len(inputs.tokens) + min(params.max_tokens, room),
             tenant=tenant,
         )
         self._scheduler.check_room(sequence)
@@ -177,23 +179,16 @@ class Engine:
             AnswerText(self._tokenizer, inputs.answer, params.stop),
             ends=self._ends.union(inputs.answer.ends),
             placeholder=self._config.tokens.image,
-            positions=token_positions(len(inputs.tokens), inputs.spans, self._config),
+            positions=positions,
             pictures=pictures,
             digests=digests,
             sequence=sequence,
             started=started,
         )
 
-    def _end(self, inputs: Inputs) -> int:
-        """The position behind the prompt."""
-        return token_positions(len(inputs.tokens), inputs.spans, self._config)[-1] + 1
-
-    def _room(self, inputs: Inputs) -> int:
-        """How many tokens an answer may have before the context ends."""
-        return self._config.language.max_positions - self._end(inputs)
-
-    def _check_length(self, inputs: Inputs) -> None:
-        length, context = self._end(inputs), self._config.language.max_positions
+    def _check_room(self, inputs: Inputs, length: int) -> int:
+        """How many tokens an answer may have behind a prompt of this length before the context ends."""
+        context = self._config.language.max_positions
         # Pictures keep the positions of all patches.
         num_image = length - len(inputs.tokens) + sum(end - start for start, end in inputs.spans)
         if length >= context:
@@ -202,6 +197,7 @@ class Engine:
                 f"holds {context}, and one must be left for the answer. Ask a shorter question, or leave out pictures "
                 "or earlier messages."
             )
+        return context - length
 
     def _pictures(self, inputs: Inputs) -> list[tuple[Float[Tensor, "views 3 size size"], Size]]:
         """The views of each picture, and its size."""
@@ -273,6 +269,11 @@ class Engine:
         if not work.drafts:
             return [sample(scores[0], params, generator, history)]
         return sample_verifying(scores, work.drafts, params, generator, history)
+
+
+def _runner_for(model: Llava) -> Runner:
+    kind = native_kind(model)
+    return TorchRunner(model) if kind is None else NativeRunner(model, kind)
 
 
 def _ms_since(start: float) -> float:

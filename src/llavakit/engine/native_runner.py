@@ -12,7 +12,7 @@ from torch import Tensor
 from llavakit.anyres import Size
 from llavakit.engine.runner import Seen, Span, see
 from llavakit.model import Images, Llava
-from llavakit.quantize.native import native_decoder, native_tower
+from llavakit.quantize.native import NativeKind, native_decoder, native_tower
 
 FIRST_BLOCKS = 64  # 1,024 tokens; room doubles when it is needed
 
@@ -20,9 +20,10 @@ FIRST_BLOCKS = 64  # 1,024 tokens; room doubles when it is needed
 class NativeRunner:
     """Sequences together in one ragged batch. A sequence's scores are, to the last bit, those it would have alone."""
 
-    def __init__(self, model: Llava) -> None:
+    def __init__(self, model: Llava, kind: NativeKind) -> None:
+        """`kind` is the model's `native_kind`."""
         self._model = model
-        self._decoder, self._tower = native_decoder(model.language), native_tower(model.vision)
+        self._decoder, self._tower = native_decoder(model.language, kind), native_tower(model.vision, kind)
         self._cache = self._decoder.new_cache(FIRST_BLOCKS)
 
     @torch.inference_mode()

@@ -33,18 +33,6 @@ class Images:
     sizes: Sequence[Size] = ()
     places: Int[Tensor, "views features"] | None = None
 
-    @classmethod
-    def joined(cls, pictures: Sequence[Images], sizes: Sequence[Size]) -> Images:
-        """Pictures seen before, behind one another."""
-        places = [picture.places for picture in pictures if picture.places is not None]
-        features = torch.cat([picture.features for picture in pictures])
-        return cls(features=features, sizes=sizes, places=torch.cat(places) if places else None)
-
-    @property
-    def nbytes(self) -> int:
-        """Memory that the features take."""
-        return sum(tensor.nbytes for tensor in (self.features, self.places) if tensor is not None)
-
 
 class Llava(nn.Module):
     """Images and tokens in, hidden states out."""

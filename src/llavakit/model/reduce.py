@@ -1,8 +1,8 @@
 """Fewer features for a view than it has patches, chosen before the language model reads them.
 
 Which patches matter is told by the tower's own attention, as in VisionZip (Yang et al. 2024). Taking the patches with
-most attention takes a large thing several times over; here the kept ones have to stand for all others, each other
-counted by the attention it received, and then every patch is merged into the kept one most like it.
+most attention takes a large thing several times over; here the kept ones have to stand for all others, each of these
+counted by the attention it received. What is not kept is dropped.
 """
 
 from __future__ import annotations

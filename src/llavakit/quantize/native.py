@@ -17,10 +17,14 @@ from llavakit.quantize.linear import PackedMatrix, TiedHead
 LARGEST_COPIED = 10**9  # weights of a model that is not quantised: they are laid out anew beside the model
 
 
-def is_native(model: Llava) -> bool:
-    """Whether a model can be computed by native graphs, on a CPU for which kernels are built.
+NativeKind = Literal["packed", "float16", "bfloat16"]
+"""What native graphs read: the packed matrices of a quantised model, or all matrices in 16 bits."""
 
-    Quantised models are, and those whose weights were stored in 16 bits and are not too many.
+
+def native_kind(model: Llava) -> NativeKind | None:
+    """By what a model can be computed by native graphs without loss, on a CPU for which kernels are built.
+
+    Quantised models can, and those whose weights were stored in 16 bits and are not too many; None for others.
     """
     language, vision = model.language, model.vision.config
     widths = (
@@ -33,30 +37,25 @@ def is_native(model: Llava) -> bool:
     )
     on_cpu = native is not None and language.norm.weight.device.type == "cpu"
     if not on_cpu or any(width % 16 for width in widths):
-        return False
-    return isinstance(language.embed_tokens, PackedMatrix) or _float_kind(model) is not None
-
-
-def _float_kind(part: nn.Module) -> Literal["float16", "bfloat16"] | None:
-    """In which 16 bits the matrices of a model, or of a part of it, are exact."""
-    weights = [each.weight for each in part.modules() if isinstance(each, nn.Linear | nn.Embedding)]
+        return None
+    if isinstance(language.embed_tokens, PackedMatrix):
+        return "packed"
+    weights = [each.weight.detach() for each in model.modules() if isinstance(each, nn.Linear | nn.Embedding)]
     if sum(weight.numel() for weight in weights) > LARGEST_COPIED:
         return None
-    return exact_kind([weight.detach() for weight in weights])
+    return exact_kind(weights)
 
 
 class _Matrices:
     """The matrices of one part of a model as the kernels take them, each made once."""
 
-    def __init__(self, part: nn.Module) -> None:
-        is_packed = any(isinstance(each, PackedMatrix) for each in part.modules())
-        self._kind = None if is_packed else _float_kind(part)
+    def __init__(self, kind: NativeKind) -> None:
+        self._kind = kind
         self._made: dict[nn.Module, Packed | Halves] = {}
 
     def weight(self, of: nn.Module) -> Packed | Halves:
-        if isinstance(of, PackedMatrix):
+        if self._kind == "packed":
             return of.matrix
-        assert self._kind is not None, "neither quantised nor of 16 bits"
         if of not in self._made:
             self._made[of] = halves(of.weight.detach(), self._kind)
         return self._made[of]
@@ -65,15 +64,15 @@ class _Matrices:
         return Matrix(self.weight(linear), None if linear.bias is None else _numbers(linear.bias))
 
 
-def native_decoder(language: LanguageModel) -> NativeDecoder:
-    """For the language model of a model that `is_native`."""
+def native_decoder(language: LanguageModel, kind: NativeKind = "packed") -> NativeDecoder:
+    """For the language model of a model of this `native_kind`."""
     config = language.config
     positions = torch.arange(config.max_positions)[None]
     cosine, sine = rotary_angles(
         positions, head_dim=config.head_dim, theta=config.rope_theta, scaling=config.rope_scaling
     )
     half = config.head_dim // 2
-    made = _Matrices(language)
+    made = _Matrices(kind)
     is_tied = language.lm_head is None or isinstance(language.lm_head, TiedHead)
     return NativeDecoder(
         [
@@ -97,9 +96,9 @@ def native_decoder(language: LanguageModel) -> NativeDecoder:
     )
 
 
-def native_tower(tower: VisionTower) -> NativeTower:
-    """For the tower of a model that `is_native`."""
-    made = _Matrices(tower.layers)
+def native_tower(tower: VisionTower, kind: NativeKind = "packed") -> NativeTower:
+    """For the tower of a model of this `native_kind`."""
+    made = _Matrices(kind)
     return NativeTower(
         [
             TowerLayer(

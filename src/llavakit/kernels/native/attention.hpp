@@ -7,18 +7,12 @@
 #pragma once
 
 #include "lanes.hpp"
-#include "pool.hpp"
+#include "tiles.hpp"
 
 namespace ISA_NAMESPACE {
 
 constexpr int BLOCK = 16;  // positions in a block, as many as there are lanes
 constexpr float NOWHERE = -1e30f;
-
-#if defined(__AVX512F__)
-constexpr int TILE_QUERIES = 6;
-#else
-constexpr int TILE_QUERIES = 2;
-#endif
 
 // The keys and values of one head of one sequence: block i at `data + table[i] * stride`.
 struct HeadBlocks {
@@ -29,6 +23,18 @@ struct HeadBlocks {
     const uint16_t* keys(int64_t block) const { return data + table[block] * stride; }
     const uint16_t* values(int64_t block, int head_dim) const { return keys(block) + BLOCK * head_dim; }
 };
+
+// Puts the key and the value of one head, at one position, into their block.
+LANES_INLINE void remember_head(const float* key, const float* value, uint16_t* block, int64_t position, int64_t head_dim) {
+    const int64_t inside = position % BLOCK;
+    uint16_t* values = block + BLOCK * head_dim + inside * head_dim;
+    for (int64_t d = 0; d < head_dim; d += LANES) {
+        uint16_t halves[LANES];
+        store_halves(halves, load(key + d));
+        for (int i = 0; i < LANES; i++) block[(d + i) * BLOCK + inside] = halves[i];
+        store_halves(values + d, load(value + d));
+    }
+}
 
 // Some queries of one key-value head: each sees the positions below its own `limit`.
 template <int M>

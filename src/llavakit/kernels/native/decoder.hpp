@@ -33,8 +33,8 @@ inline void gather_row(const Matrix& table, int64_t row, float* to) {
         return;
     }
     const bool is_wide = table.kind == Kind::INT8;
-    const int64_t code_bytes = table.group * PANEL_ROWS / (is_wide ? 1 : 2);
-    const int64_t record_bytes = 2 * code_bytes + 64 + (table.kind == Kind::INT4Z ? 64 : 0);
+    const int64_t code_bytes = llavakit::code_bytes(table.kind, table.group);
+    const int64_t record_bytes = llavakit::record_bytes(table.kind, table.group);
     for (int64_t k = 0; k < table.cols; k++) {
         const int64_t group = k / table.group, inside = k % table.group;
         const uint8_t* record = panel + group / 2 * record_bytes;
@@ -72,7 +72,7 @@ class DecoderStep {
           values_(deal.take<float>(batch.rows * keys_width_)),
           mixed_(deal.take<float>(batch.rows * queries_width_)),
           inner_(deal.take<float>(batch.rows * decoder.inner)),
-          scores_(deal.take<float>(threads() * TILE_QUERIES * longest_)),
+          scores_(deal.take<float>(threads() * TILE_ROWS * longest_)),
           attention_in_(deal, batch.rows, decoder.layers[0].q),
           attention_out_(deal, batch.rows, decoder.layers[0].o),
           mlp_in_(deal, batch.rows, decoder.layers[0].gate),
@@ -154,16 +154,9 @@ class DecoderStep {
         uint16_t* block = cache + table[at / BLOCK] * block_stride();
         for (int64_t head = 0; head < decoder_.kv_heads; head++) {
             float* key = keys_ + row * keys_width_ + head * head_dim;
-            const float* value = values_ + row * keys_width_ + head * head_dim;
-            uint16_t* keys = block + head * 2 * BLOCK * head_dim;
-            uint16_t* values = keys + BLOCK * head_dim + at % BLOCK * head_dim;
             rotate(key, cosine, sine, head_dim, 1.0f);
-            for (int d = 0; d < head_dim; d += LANES) {
-                uint16_t halves[LANES];
-                store_halves(halves, load(key + d));
-                for (int i = 0; i < LANES; i++) keys[(d + i) * BLOCK + at % BLOCK] = halves[i];
-                store_halves(values + d, load(value + d));
-            }
+            remember_head(key, values_ + row * keys_width_ + head * head_dim, block + head * 2 * BLOCK * head_dim, at,
+                          head_dim);
         }
     }
 
@@ -173,7 +166,7 @@ class DecoderStep {
         int64_t tiles = 0, positions = 0;
         for (int64_t s = 0; s < batch_.num_sequences; s++) {
             const int64_t rows = batch_.starts[s + 1] - batch_.starts[s];
-            tiles += (rows * sharing + TILE_QUERIES - 1) / TILE_QUERIES;
+            tiles += (rows * sharing + TILE_ROWS - 1) / TILE_ROWS;
             positions += place(s, batch_.starts[s + 1]);
         }
         const auto one = [&](int64_t job, int) {
@@ -181,30 +174,18 @@ class DecoderStep {
             int64_t tile = job % tiles, sequence = 0, queries = 0;
             for (;; sequence++) {
                 queries = (batch_.starts[sequence + 1] - batch_.starts[sequence]) * sharing;
-                const int64_t here = (queries + TILE_QUERIES - 1) / TILE_QUERIES;
+                const int64_t here = (queries + TILE_ROWS - 1) / TILE_ROWS;
                 if (tile < here) break;
                 tile -= here;
             }
-            const int64_t first = tile * TILE_QUERIES;
-            attend_tile(cache, sequence, head, first, std::min<int64_t>(queries - first, TILE_QUERIES));
+            const int64_t first = tile * TILE_ROWS;
+            with_rows(std::min<int64_t>(queries - first, TILE_ROWS),
+                      [&]<int M>() { attend_some<M>(cache, sequence, head, first); });
         };
         if (positions * keys_width_ < WORTH_THREADS)
             for (int64_t job = 0; job < tiles * decoder_.kv_heads; job++) one(job, 0);
         else
             parallel(tiles * decoder_.kv_heads, one);
-    }
-
-    void attend_tile(const uint16_t* cache, int64_t sequence, int64_t head, int64_t first, int64_t count) {
-        switch (count) {
-            case 1: return attend_some<1>(cache, sequence, head, first);
-            case 2: return attend_some<2>(cache, sequence, head, first);
-#if defined(__AVX512F__)
-            case 3: return attend_some<3>(cache, sequence, head, first);
-            case 4: return attend_some<4>(cache, sequence, head, first);
-            case 5: return attend_some<5>(cache, sequence, head, first);
-            case 6: return attend_some<6>(cache, sequence, head, first);
-#endif
-        }
     }
 
     template <int M>
@@ -220,7 +201,7 @@ class DecoderStep {
         }
         const HeadBlocks blocks{cache + kv_head * 2 * BLOCK * decoder_.head_dim,
                                 batch_.tables + sequence * batch_.table_width, block_stride()};
-        attend<M>(queries, blocks, int(decoder_.head_dim), scores_ + thread_number() * TILE_QUERIES * longest_);
+        attend<M>(queries, blocks, int(decoder_.head_dim), scores_ + thread_number() * TILE_ROWS * longest_);
     }
 
     void mlp(const DecoderLayer& layer) {

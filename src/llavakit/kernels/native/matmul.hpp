@@ -8,6 +8,7 @@
 #include "lanes.hpp"
 #include "packed.hpp"
 #include "pool.hpp"
+#include "tiles.hpp"
 
 namespace ISA_NAMESPACE {
 
@@ -15,12 +16,6 @@ using llavakit::Kind;
 using llavakit::Matrix;
 using llavakit::PANEL_ROWS;
 
-// Rows of activations that a tile holds: as many as there are registers for.
-#if defined(__AVX512F__)
-constexpr int TILE_ROWS = 6;
-#else
-constexpr int TILE_ROWS = 2;
-#endif
 constexpr int TILE_PANELS = 2;
 constexpr int PREFETCH_BYTES = 4096;
 
@@ -48,8 +43,7 @@ LANES_INLINE void integer_tile(const uint8_t* first, const uint8_t* second, cons
                                Floats (&total)[M][TILE_PANELS]) {
     constexpr bool WIDE = KIND == Kind::INT8;
     constexpr int STEP = WIDE ? 4 : 8;  // columns in a line of 64 bytes
-    constexpr int CODE_BYTES = GROUP * int(PANEL_ROWS) / (WIDE ? 1 : 2);
-    constexpr int RECORD_BYTES = 2 * CODE_BYTES + 64 + (KIND == Kind::INT4Z ? 64 : 0);
+    constexpr int64_t CODE_BYTES = llavakit::code_bytes(KIND, GROUP), RECORD_BYTES = llavakit::record_bytes(KIND, GROUP);
     constexpr bool SMALL = KIND == Kind::INT4 || KIND == Kind::INT4Z;
     const uint8_t* panels[TILE_PANELS] = {first, second};
     const int8_t* codes = a.codes + row * a.cols;
@@ -184,16 +178,8 @@ void all_rows(const Matrix& weights, const Matrix& other, int64_t panel, const A
     const int64_t tiles = (a.rows + TILE_ROWS - 1) / TILE_ROWS;
     for (int64_t i = 0; i < tiles; i++) {
         const int64_t row = a.rows * i / tiles;
-        switch (a.rows * (i + 1) / tiles - row) {
-            case 1: tile<KIND, GROUP, 1>(weights, other, panel, a, row, out); break;
-            case 2: tile<KIND, GROUP, 2>(weights, other, panel, a, row, out); break;
-#if defined(__AVX512F__)
-            case 3: tile<KIND, GROUP, 3>(weights, other, panel, a, row, out); break;
-            case 4: tile<KIND, GROUP, 4>(weights, other, panel, a, row, out); break;
-            case 5: tile<KIND, GROUP, 5>(weights, other, panel, a, row, out); break;
-            case 6: tile<KIND, GROUP, 6>(weights, other, panel, a, row, out); break;
-#endif
-        }
+        with_rows(a.rows * (i + 1) / tiles - row,
+                  [&]<int M>() { tile<KIND, GROUP, M>(weights, other, panel, a, row, out); });
     }
 }
 

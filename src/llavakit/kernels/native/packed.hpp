@@ -10,6 +10,14 @@ constexpr int64_t PANEL_ROWS = 16;
 
 enum Kind : int { INT4, INT4Z, NF4, INT8, FLOAT16, BFLOAT16 };
 
+// Of one group of a panel.
+constexpr int64_t code_bytes(int kind, int64_t group) { return group * PANEL_ROWS / (kind == INT8 ? 1 : 2); }
+
+// Of two groups: their codes, their scales and, where there are any, their offsets.
+constexpr int64_t record_bytes(int kind, int64_t group) {
+    return 2 * code_bytes(kind, group) + 64 + (kind == INT4Z ? 64 : 0);
+}
+
 struct Matrix {
     const uint8_t* data = nullptr;
     int64_t rows = 0, cols = 0;
@@ -27,8 +35,7 @@ struct Matrix {
 
     int64_t panel_bytes() const {
         if (!is_integer()) return padded_cols() * PANEL_ROWS * 2;
-        const int64_t codes = 2 * group * PANEL_ROWS * (kind == INT8 ? 8 : 4) / 8;
-        return padded_cols() / (2 * group) * (codes + 64 + (kind == INT4Z ? 64 : 0));
+        return padded_cols() / (2 * group) * record_bytes(kind, group);
     }
 
     const uint8_t* panel(int64_t index) const { return data + index * panel_bytes(); }

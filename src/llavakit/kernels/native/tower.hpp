@@ -29,7 +29,7 @@ class TowerRun {
           keys_(deal.take<float>(rows_ * tower.dim)),
           values_(deal.take<float>(rows_ * tower.dim)),
           inner_(deal.take<float>(rows_ * tower.inner)),
-          scores_(deal.take<float>(threads() * TILE_QUERIES * blocks_ * BLOCK)),
+          scores_(deal.take<float>(threads() * TILE_ROWS * blocks_ * BLOCK)),
           cache_(deal.take<uint16_t>(views * tower.heads * head_stride())),
           table_(deal.take<int32_t>(blocks_)),
           attention_in_(deal, rows_, tower.layers[0].q),
@@ -67,11 +67,12 @@ class TowerRun {
                                     {&layer.v, {values_, tower_.dim, Output::PUT}}};
         multiply(products, 3, attention_in_.get());
         over_rows(rows_, 3 * tower_.dim, [&](int64_t row) { remember(row); });
-        const int64_t tiles = (seq_ + TILE_QUERIES - 1) / TILE_QUERIES;
+        const int64_t tiles = (seq_ + TILE_ROWS - 1) / TILE_ROWS;
         parallel(views_ * tower_.heads * tiles, [&](int64_t job, int) {
             const int64_t head = job / tiles, tile = job % tiles;  // head: of all views
-            const int64_t first = tile * TILE_QUERIES;
-            attend_tile(head / tower_.heads, head % tower_.heads, first, std::min<int64_t>(seq_ - first, TILE_QUERIES));
+            const int64_t first = tile * TILE_ROWS;
+            with_rows(std::min<int64_t>(seq_ - first, TILE_ROWS),
+                      [&]<int M>() { attend_some<M>(head / tower_.heads, head % tower_.heads, first); });
         });
         over_rows(rows_, tower_.dim, [&](int64_t row) { attention_out_.put(row, queries_ + row * tower_.dim); });
         const Product product{&layer.out, {x_, tower_.dim, Output::ADD}};
@@ -83,28 +84,9 @@ class TowerRun {
         const Floats shorter = all(1.0f / std::sqrt(float(head_dim)));
         for (int64_t head = 0; head < tower_.heads; head++) {
             const int64_t at = row * tower_.dim + head * head_dim;
-            uint16_t* keys = cache_ + (view * tower_.heads + head) * head_stride() + position / BLOCK * block_stride();
-            uint16_t* values = keys + BLOCK * head_dim + position % BLOCK * head_dim;
-            for (int64_t d = 0; d < head_dim; d += LANES) {
-                uint16_t halves[LANES];
-                store_halves(halves, load(keys_ + at + d));
-                for (int i = 0; i < LANES; i++) keys[(d + i) * BLOCK + position % BLOCK] = halves[i];
-                store_halves(values + d, load(values_ + at + d));
-                store(queries_ + at + d, load(queries_ + at + d) * shorter);
-            }
-        }
-    }
-
-    void attend_tile(int64_t view, int64_t head, int64_t first, int64_t count) {
-        switch (count) {
-            case 1: return attend_some<1>(view, head, first);
-            case 2: return attend_some<2>(view, head, first);
-#if defined(__AVX512F__)
-            case 3: return attend_some<3>(view, head, first);
-            case 4: return attend_some<4>(view, head, first);
-            case 5: return attend_some<5>(view, head, first);
-            case 6: return attend_some<6>(view, head, first);
-#endif
+            uint16_t* block = cache_ + (view * tower_.heads + head) * head_stride() + position / BLOCK * block_stride();
+            remember_head(keys_ + at, values_ + at, block, position, head_dim);
+            for (int64_t d = 0; d < head_dim; d += LANES) store(queries_ + at + d, load(queries_ + at + d) * shorter);
         }
     }
 
@@ -118,7 +100,7 @@ class TowerRun {
             queries.limit[m] = seq_;
         }
         const HeadBlocks blocks{cache_ + (view * tower_.heads + head) * head_stride(), table_, block_stride()};
-        attend<M>(queries, blocks, int(tower_.head_dim), scores_ + thread_number() * TILE_QUERIES * blocks_ * BLOCK);
+        attend<M>(queries, blocks, int(tower_.head_dim), scores_ + thread_number() * TILE_ROWS * blocks_ * BLOCK);
     }
 
     void mlp(const TowerLayer& layer) {
