@@ -59,31 +59,32 @@ LANES_INLINE void integer_tile(const uint8_t* first, const uint8_t* second, cons
 #pragma GCC unroll 8
         for (int m = 0; m < M; m++)
             for (int p = 0; p < TILE_PANELS; p++)
-                products[m][p] = all_ints(-centre<KIND>() * sums[m * a.groups + group]);
+                products[m][p] = all_ints(sums[m * a.groups + group]);
 #pragma GCC unroll 4
         for (int k = 0; k < GROUP; k += STEP) {
             const int64_t line = record + half * CODE_BYTES + k / STEP * 64;
             const int8_t* four = codes + group * GROUP + k;
+            Bytes low[TILE_PANELS], high[TILE_PANELS];
 #pragma GCC unroll 2
             for (int p = 0; p < TILE_PANELS; p++) {
                 prefetch(panels[p] + line + PREFETCH_BYTES);
-                Bytes low = load_bytes(panels[p] + line);
-                if constexpr (WIDE) {
+                low[p] = load_bytes(panels[p] + line);
+                if constexpr (!WIDE) {
+                    high[p] = high_nibbles(low[p]);
+                    low[p] = low_nibbles(low[p]);
+                }
+                if constexpr (KIND == Kind::NF4) {
+                    low[p] = look_up(low[p], NF4_LEVELS);
+                    high[p] = look_up(high[p], NF4_LEVELS);
+                }
+            }
 #pragma GCC unroll 8
-                    for (int m = 0; m < M; m++)
-                        products[m][p] = dot4<SMALL>(products[m][p], low, four + m * a.cols);
-                } else {
-                    Bytes high = high_nibbles(low);
-                    low = low_nibbles(low);
-                    if constexpr (KIND == Kind::NF4) {
-                        low = look_up(low, NF4_LEVELS);
-                        high = look_up(high, NF4_LEVELS);
-                    }
-#pragma GCC unroll 8
-                    for (int m = 0; m < M; m++) {
-                        products[m][p] = dot4<SMALL>(products[m][p], low, four + m * a.cols);
-                        products[m][p] = dot4<SMALL>(products[m][p], high, four + m * a.cols + 4);
-                    }
+            for (int m = 0; m < M; m++) {
+                Bytes fours = all_fours(four + m * a.cols);
+                for (int p = 0; p < TILE_PANELS; p++) products[m][p] = dot4<SMALL>(products[m][p], low[p], fours);
+                if constexpr (!WIDE) {
+                    fours = all_fours(four + m * a.cols + 4);
+                    for (int p = 0; p < TILE_PANELS; p++) products[m][p] = dot4<SMALL>(products[m][p], high[p], fours);
                 }
             }
         }
@@ -287,7 +288,7 @@ inline void quantise_row(const float* x, int64_t cols, int64_t padded, int group
         std::memcpy(lanes, &total, sizeof lanes);
         int32_t whole_sum = 0;
         for (int j = 0; j < LANES; j++) whole_sum += lanes[j];
-        sums[first / group] = whole_sum;
+        sums[first / group] = -8*whole_sum;
     }
 }
 
