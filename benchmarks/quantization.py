@@ -43,7 +43,6 @@ from llavakit.evaluate.tasks import TASKS
 from llavakit.kernels.packed import Packed, pack
 from llavakit.model import Llava
 from llavakit.quantize.apply import matrices
-from llavakit.quantize.linear import QuantizedLinear
 from llavakit.quantize.schemes import SCHEMES, describe, find_scheme
 
 CALIBRATION = 16384  # tokens
