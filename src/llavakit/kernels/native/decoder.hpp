@@ -120,7 +120,7 @@ class DecoderStep {
                                     {&layer.k, {keys_, keys_width_, Output::PUT}},
                                     {&layer.v, {values_, keys_width_, Output::PUT}}};
         multiply(products, 3, attention_in_.get());
-        uint16_t* cache = batch_.cache + index * batch_.layer_stride;
+        uint8_t* cache = batch_.cache + index * batch_.layer_stride;
         over_rows(decoder_.kv_heads, batch_.rows * (sharing_ + 2) * decoder_.head_dim,
                   [&](int64_t kv_head) { remember(kv_head, cache); });
         attend_all(cache);
@@ -135,11 +135,12 @@ class DecoderStep {
         return batch_.cached[sequence] + row - batch_.starts[sequence];
     }
 
-    int64_t block_stride() const { return 2 * keys_width_ * BLOCK; }
+    int64_t head_bytes() const { return llavakit::head_block_bytes(batch_.kept, decoder_.head_dim); }
+    int64_t block_stride() const { return decoder_.kv_heads * head_bytes(); }
 
     // Turns the queries and keys of one key-value head by their positions, and puts keys and values into the cache. Head
     // by head, because the keys of neighbouring rows share lines of memory, which no two threads should write.
-    void remember(int64_t kv_head, uint16_t* cache) {
+    void remember(int64_t kv_head, uint8_t* cache) {
         const int64_t head_dim = decoder_.head_dim;
         const float shorter = 1.0f / std::sqrt(float(head_dim));  // of attention, put into the queries
         for (int64_t s = 0; s < batch_.num_sequences; s++) {
@@ -152,14 +153,18 @@ class DecoderStep {
                 float* key = keys_ + row * keys_width_ + kv_head * head_dim;
                 rotate(key, cosine, sine, int(head_dim), 1.0f);
                 const int64_t at = place(s, row);
-                uint16_t* block = cache + table[at / BLOCK] * block_stride() + kv_head * 2 * BLOCK * head_dim;
-                remember_head(key, values_ + row * keys_width_ + kv_head * head_dim, block, at, head_dim);
+                const float* value = values_ + row * keys_width_ + kv_head * head_dim;
+                uint8_t* block = cache + table[at / BLOCK] * block_stride() + kv_head * head_bytes();
+                if (batch_.kept == llavakit::HALVES)
+                    HalvesBlock(block, head_dim).put(key, value, at % BLOCK, head_dim);
+                else
+                    BytesBlock(block, head_dim).put(key, value, at % BLOCK, head_dim);
             }
         }
     }
 
     // Queries that share a key-value head are one list, position by position; it is cut into tiles.
-    void attend_all(const uint16_t* cache) {
+    void attend_all(const uint8_t* cache) {
         int64_t tiles = 0, positions = 0;
         for (int64_t s = 0; s < batch_.num_sequences; s++) {
             const int64_t rows = batch_.starts[s + 1] - batch_.starts[s];
@@ -177,7 +182,12 @@ class DecoderStep {
             }
             const int64_t first = tile * TILE_QUERIES;
             with_rows<TILE_QUERIES>(std::min<int64_t>(queries - first, TILE_QUERIES),
-                                    [&]<int M>() { attend_some<M>(cache, sequence, head, first); });
+                                    [&]<int M>() {
+                                        if (batch_.kept == llavakit::HALVES)
+                                            attend_some<M, HalvesBlock>(cache, sequence, head, first);
+                                        else
+                                            attend_some<M, BytesBlock>(cache, sequence, head, first);
+                                    });
         };
         if (positions * keys_width_ < WORTH_THREADS)
             for (int64_t job = 0; job < tiles * decoder_.kv_heads; job++) one(job, 0);
@@ -185,8 +195,8 @@ class DecoderStep {
             parallel(tiles * decoder_.kv_heads, one);
     }
 
-    template <int M>
-    void attend_some(const uint16_t* cache, int64_t sequence, int64_t kv_head, int64_t first) {
+    template <int M, class Block>
+    void attend_some(const uint8_t* cache, int64_t sequence, int64_t kv_head, int64_t first) {
         Queries<M> queries;
         for (int m = 0; m < M; m++) {
             const int64_t row = batch_.starts[sequence] + (first + m) / sharing_;
@@ -195,9 +205,9 @@ class DecoderStep {
             queries.mixed[m] = mixed_ + row * queries_width_ + head * decoder_.head_dim;
             queries.limit[m] = place(sequence, row) + 1;
         }
-        const HeadBlocks blocks{cache + kv_head * 2 * BLOCK * decoder_.head_dim,
-                                batch_.tables + sequence * batch_.table_width, block_stride()};
-        attend<M>(queries, blocks, int(decoder_.head_dim), scores_ + thread_number() * TILE_QUERIES * longest_);
+        const HeadBlocks<Block> blocks{cache + kv_head * head_bytes(), batch_.tables + sequence * batch_.table_width,
+                                       block_stride(), decoder_.head_dim};
+        attend(queries, blocks, scores_ + thread_number() * TILE_QUERIES * longest_);
     }
 
     void mlp(const DecoderLayer& layer) {

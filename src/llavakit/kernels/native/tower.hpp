@@ -30,7 +30,7 @@ class TowerRun {
           values_(deal.take<float>(rows_ * tower.dim)),
           inner_(deal.take<float>(rows_ * tower.inner)),
           scores_(deal.take<float>(threads() * TILE_QUERIES * blocks_ * BLOCK)),
-          cache_(deal.take<uint16_t>(views * tower.heads * head_stride())),
+          cache_(deal.take<uint8_t>(views * tower.heads * head_stride())),
           table_(deal.take<int32_t>(blocks_)),
           attention_in_(deal, rows_, tower.layers[0].q),
           attention_out_(deal, rows_, tower.layers[0].out),
@@ -49,7 +49,7 @@ class TowerRun {
     }
 
    private:
-    int64_t block_stride() const { return 2 * BLOCK * tower_.head_dim; }
+    int64_t block_stride() const { return llavakit::head_block_bytes(llavakit::HALVES, tower_.head_dim); }
     int64_t head_stride() const { return blocks_ * block_stride(); }
 
     void norm_into(Prepared& prepared, const float* weight, const float* bias) {
@@ -86,8 +86,8 @@ class TowerRun {
         for (int64_t position = 0; position < seq_; position++) {
             const int64_t row = head / tower_.heads * seq_ + position;
             const int64_t at = row * tower_.dim + head % tower_.heads * head_dim;
-            uint16_t* block = cache_ + head * head_stride() + position / BLOCK * block_stride();
-            remember_head(keys_ + at, values_ + at, block, position, head_dim);
+            uint8_t* block = cache_ + head * head_stride() + position / BLOCK * block_stride();
+            HalvesBlock(block, head_dim).put(keys_ + at, values_ + at, position % BLOCK, head_dim);
             for (int64_t d = 0; d < head_dim; d += LANES) store(queries_ + at + d, load(queries_ + at + d) * shorter);
         }
     }
@@ -101,8 +101,9 @@ class TowerRun {
             queries.mixed[m] = at;  // a tile has read its queries when it begins to write
             queries.limit[m] = seq_;
         }
-        const HeadBlocks blocks{cache_ + (view * tower_.heads + head) * head_stride(), table_, block_stride()};
-        attend<M>(queries, blocks, int(tower_.head_dim), scores_ + thread_number() * TILE_QUERIES * blocks_ * BLOCK);
+        const HeadBlocks<HalvesBlock> blocks{cache_ + (view * tower_.heads + head) * head_stride(), table_,
+                                             block_stride(), tower_.head_dim};
+        attend(queries, blocks, scores_ + thread_number() * TILE_QUERIES * blocks_ * BLOCK);
     }
 
     void mlp(const TowerLayer& layer) {
@@ -121,7 +122,7 @@ class TowerRun {
     float* x_;
     const int64_t views_, seq_, rows_, blocks_;
     float *normed_, *queries_, *keys_, *values_, *inner_, *scores_;
-    uint16_t* cache_;
+    uint8_t* cache_;
     int32_t* table_;
     Prepared attention_in_, attention_out_, mlp_in_, mlp_out_;
     const size_t used_;
