@@ -22,6 +22,8 @@ constexpr float NOWHERE = -1e30f;
 // One head's block, kept as float16.
 class HalvesBlock {
    public:
+    static constexpr int CHANNELS_PER_LINE = 1;
+    const void* line(int64_t index) const { return (const uint8_t*)keys_ + index * 64; }
     HalvesBlock(const uint8_t* at, int64_t head_dim) : keys_((uint16_t*)at), values_(keys_ + BLOCK * head_dim) {}
     HalvesBlock() = default;
 
@@ -47,6 +49,8 @@ class HalvesBlock {
 // One head's block, kept as 8 bits.
 class BytesBlock {
    public:
+    static constexpr int CHANNELS_PER_LINE = 2;
+    const void* line(int64_t index) const { return (const uint8_t*)keys_ + index * 64; }
     BytesBlock(const uint8_t* at, int64_t head_dim)
         : keys_((int8_t*)at), values_(keys_ + BLOCK * head_dim), scales_((float*)(values_ + BLOCK * head_dim)) {}
     BytesBlock() = default;
@@ -94,14 +98,18 @@ struct Queries {
 
 template <int M, int B, class Block>
 LANES_INLINE void score_blocks(const Queries<M>& queries, const HeadBlocks<Block>& blocks, int64_t first,
-                               float* const* scores) {
-    Block block[B];
+                               int64_t num_blocks, float* const* scores) {
+    Block block[B], next[B];
     Floats total[M][B];
     for (int b = 0; b < B; b++) block[b] = blocks[first + b];
+    for (int b = 0; b < B; b++) next[b] = blocks[first + B + b < num_blocks ? first + B + b : num_blocks - 1];
     for (int m = 0; m < M; m++)
         for (int b = 0; b < B; b++) total[m][b] = all(0.0f);
     for (int64_t d = 0; d < blocks.head_dim; d++) {
         Floats key[B];
+        if (d % Block::CHANNELS_PER_LINE == 0)
+#pragma GCC unroll 8
+            for (int b = 0; b < B; b++) prefetch(next[b].line(d / Block::CHANNELS_PER_LINE));
 #pragma GCC unroll 8
         for (int b = 0; b < B; b++) key[b] = block[b].key(d);
 #pragma GCC unroll 8
@@ -171,8 +179,8 @@ void attend(const Queries<M>& queries, const HeadBlocks<Block>& blocks, float* s
 
     constexpr int TOGETHER = M == 1 ? 8 : 4;
     int64_t block = 0;
-    for (; block + TOGETHER <= num_blocks; block += TOGETHER) score_blocks<M, TOGETHER>(queries, blocks, block, scores);
-    for (; block < num_blocks; block++) score_blocks<M, 1>(queries, blocks, block, scores);
+    for (; block + TOGETHER <= num_blocks; block += TOGETHER) score_blocks<M, TOGETHER>(queries, blocks, block, num_blocks, scores);
+    for (; block < num_blocks; block++) score_blocks<M, 1>(queries, blocks, block, num_blocks, scores);
     for (int m = 0; m < M; m++) {
         softmax(scores[m], num_blocks);
         if constexpr (Block::HAS_SCALES)
