@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import random
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from copy import deepcopy
 from functools import partial
 
+import jaxtyping
 import pytest
 import torch
 from PIL import Image
@@ -40,6 +41,14 @@ class Watched:
             return step(plan)
 
         return watched
+
+
+@pytest.fixture
+def unchecked() -> Iterator[None]:
+    """Shapes are not checked: what checks them cannot be traced."""
+    jaxtyping.config.update("jaxtyping_disable", True)
+    yield
+    jaxtyping.config.update("jaxtyping_disable", False)
 
 
 def tokens_of(number: int, seed: int) -> list[int]:
@@ -141,6 +150,7 @@ def test_any_mix_of_requests_equals_the_reference(loaded: Loaded, picture: Draw,
         assert request.completion is not None and list(request.completion.tokens) == wanted
 
 
+@pytest.mark.usefixtures("unchecked")
 def test_the_step_is_traced_whole_and_once_for_each_shape(loaded: Loaded) -> None:
     watched = Watched()
     runner = GraphRunner(loaded.model, 40, compiler=lambda step: watched(TRACED(step)))
@@ -171,6 +181,7 @@ def test_a_quantised_model_answers_by_its_own_numbers(scheme: str, picture: Draw
 
 
 @pytest.mark.gpu
+@pytest.mark.usefixtures("unchecked")
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA device")
 @pytest.mark.parametrize("scheme", [None, *SCHEMES])
 def test_recorded_graphs_compute_what_the_plain_step_does(scheme: str | None) -> None:
