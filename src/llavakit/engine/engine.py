@@ -17,6 +17,7 @@ from llavakit.checkpoint.load import Loaded
 from llavakit.engine.answer_text import AnswerText
 from llavakit.engine.answering import Request
 from llavakit.engine.blocks import num_blocks_for
+from llavakit.engine.graph_runner import GraphRunner
 from llavakit.engine.image_cache import ImageCache, picture_digest
 from llavakit.engine.native_runner import NativeRunner
 from llavakit.engine.prefix_cache import prefix_keys
@@ -24,6 +25,7 @@ from llavakit.engine.request import Completion, Event
 from llavakit.engine.runner import Runner, Seen, Span, TorchRunner
 from llavakit.engine.sampling import SamplingParams, forbidden_tokens, sample, sample_verifying
 from llavakit.engine.scheduler import Scheduler, Sequence, Work
+from llavakit.model import Llava
 from llavakit.processing.conversation import Conversation
 from llavakit.processing.jinja import JinjaTemplate
 from llavakit.processing.processor import Inputs
@@ -54,17 +56,17 @@ class Engine:
         """`max_sequences` are answered at once, with up to `token_budget` tokens computed in a step.
 
         `cache_tokens` is for how many tokens there is room in all, those kept for later included; by default for one
-        whole context. Memory is taken as it is needed.
+        whole context. Memory is taken as it is needed, on a CUDA device at once; there the model becomes the engine's,
+        its quantised weights rewritten in place.
         """
         self._config, self._tokenizer, self._processor = loaded.config, loaded.tokenizer, loaded.processor
-        self._runner = runner or (NativeRunner if is_native(loaded.model) else TorchRunner)(loaded.model)
         self._forbidden = forbidden_tokens(loaded.config, loaded.tokenizer.size)
         self._ends = frozenset(loaded.model.config.tokens.ends)
         self._image_cache = ImageCache(image_cache_bytes)
         cache_tokens = loaded.config.language.max_positions if cache_tokens is None else cache_tokens
-        self._scheduler = Scheduler(
-            num_blocks=num_blocks_for(cache_tokens), max_sequences=max_sequences, token_budget=token_budget
-        )
+        num_blocks = num_blocks_for(cache_tokens)
+        self._scheduler = Scheduler(num_blocks=num_blocks, max_sequences=max_sequences, token_budget=token_budget)
+        self._runner = runner or runner_for(loaded.model, num_blocks)
         self._requests: dict[Sequence, Request] = {}
 
     def generate(
@@ -273,6 +275,15 @@ class Engine:
         if not work.drafts:
             return [sample(scores[0], params, generator, history)]
         return sample_verifying(scores, work.drafts, params, generator, history)
+
+
+def runner_for(model: Llava, num_blocks: int) -> Runner:
+    """What computes a model best where it is."""
+    if is_native(model):
+        return NativeRunner(model)
+    if model.language.norm.weight.device.type == "cuda":
+        return GraphRunner(model, num_blocks)
+    return TorchRunner(model)
 
 
 def _ms_since(start: float) -> float:
