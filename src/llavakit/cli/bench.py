@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from llavakit.cli.options import ThreadsOption
+from llavakit.cli.options import Device, ThreadsOption
 
 if TYPE_CHECKING:
     from llavakit.checkpoint.load import Loaded
@@ -40,6 +40,7 @@ def latency(
     scheme: SchemeOption = "bfloat16",
     rounds: RoundsOption = 5,
     max_tokens: Annotated[int, typer.Option(min=2, help="Longest answer of a real model, in tokens.")] = 64,
+    device: Annotated[Device, typer.Option(help="Where to compute.")] = "cpu",
     threads: ThreadsOption = None,
     out: OutOption = None,
 ) -> None:
@@ -47,18 +48,25 @@ def latency(
     from llavakit.bench.latency import measure_engine, measure_subject, noisy
     from llavakit.bench.peers.jobs import Prompt
     from llavakit.bench.report import figures_table
+    from llavakit.bench.runner_subject import RunnerSubject, random_quantised
     from llavakit.bench.schemes import make_subject
     from llavakit.bench.shapes import find_shapes
+    from llavakit.bench.subject import Subject
+    from llavakit.cli.opening import choose_device
 
-    count = _threads(threads)
+    count, place = _threads(threads), choose_device(device)
     if shapes is None:
-        found = measure_engine(_open(model, count), noisy(336), threads=count, rounds=rounds, max_tokens=max_tokens)
+        opened = _open(model, count, device)
+        found = measure_engine(opened, noisy(336), threads=count, rounds=rounds, max_tokens=max_tokens)
     else:
         config = find_shapes(shapes)
-        subject = make_subject(config, scheme, threads=count)
+        if place == "cpu":
+            subject: Subject = make_subject(config, scheme, threads=count)
+        else:
+            subject = RunnerSubject(random_quantised(config, scheme).to(place))
         found = measure_subject(subject, config, prompt=Prompt(), threads=count, rounds=rounds)
     named = {"model": model} if shapes is None else {"shapes": shapes, "scheme": scheme}
-    _print("latency", named | found, figures_table(found["figures"]), threads=count, out=out)
+    _print("latency", named | {"device": place} | found, figures_table(found["figures"]), threads=count, out=out)
 
 
 @bench.command()
@@ -195,10 +203,10 @@ def _numbers(text: str) -> list[int]:
     return numbers
 
 
-def _open(model: str, threads: int) -> Loaded:
+def _open(model: str, threads: int, device: Device = "cpu") -> Loaded:
     from llavakit.cli.opening import open_model
 
-    return open_model(model, vision_tower=None, base=None, device="cpu", dtype="auto", threads=threads)
+    return open_model(model, vision_tower=None, base=None, device=device, dtype="auto", threads=threads)
 
 
 def _print(what: str, found: dict[str, Any], table: str, *, threads: int, out: Path | None) -> None:

@@ -17,6 +17,7 @@ from llavakit.checkpoint.load import Loaded
 from llavakit.engine.answer_text import AnswerText
 from llavakit.engine.answering import Request
 from llavakit.engine.blocks import num_blocks_for
+from llavakit.engine.graph_runner import GraphRunner
 from llavakit.engine.image_cache import ImageCache, picture_digest
 from llavakit.engine.native_runner import NativeRunner
 from llavakit.engine.prefix_cache import prefix_keys
@@ -55,17 +56,17 @@ class Engine:
         """`max_sequences` are answered at once, with up to `token_budget` tokens computed in a step.
 
         `cache_tokens` is for how many tokens there is room in all, those kept for later included; by default for one
-        whole context. Memory is taken as it is needed.
+        whole context. Memory is taken as it is needed, on a CUDA device at once; there the model becomes the engine's,
+        its quantised weights rewritten in place.
         """
         self._config, self._tokenizer, self._processor = loaded.config, loaded.tokenizer, loaded.processor
-        self._runner = runner or _runner_for(loaded.model)
         self._forbidden = forbidden_tokens(loaded.config, loaded.tokenizer.size)
         self._ends = frozenset(loaded.model.config.tokens.ends)
         self._image_cache = ImageCache(image_cache_bytes)
         cache_tokens = loaded.config.language.max_positions if cache_tokens is None else cache_tokens
-        self._scheduler = Scheduler(
-            num_blocks=num_blocks_for(cache_tokens), max_sequences=max_sequences, token_budget=token_budget
-        )
+        num_blocks = num_blocks_for(cache_tokens)
+        self._scheduler = Scheduler(num_blocks=num_blocks, max_sequences=max_sequences, token_budget=token_budget)
+        self._runner = runner or runner_for(loaded.model, num_blocks)
         self._requests: dict[Sequence, Request] = {}
 
     def generate(
@@ -271,9 +272,13 @@ class Engine:
         return sample_verifying(scores, work.drafts, params, generator, history)
 
 
-def _runner_for(model: Llava) -> Runner:
-    kind = native_kind(model)
-    return TorchRunner(model) if kind is None else NativeRunner(model, kind)
+def runner_for(model: Llava, num_blocks: int) -> Runner:
+    """What computes a model best where it is."""
+    if kind := native_kind(model):
+        return NativeRunner(model, kind)
+    if model.language.norm.weight.device.type == "cuda":
+        return GraphRunner(model, num_blocks)
+    return TorchRunner(model)
 
 
 def _ms_since(start: float) -> float:

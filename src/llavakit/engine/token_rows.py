@@ -1,0 +1,84 @@
+"""The decoder for many single tokens, each a row by itself, in shapes that are the same in every step.
+
+What changes from step to step is data: the plan, one row of integers for each token. So the step can be compiled once
+for each number of rows and blocks, and recorded as a graph that a GPU replays without waiting for Python.
+"""
+
+from __future__ import annotations
+
+import torch
+from jaxtyping import Float, Int
+from torch import Tensor, nn
+
+from llavakit.engine.blocks import BLOCK
+from llavakit.engine.fixed_storage import FixedStorage
+from llavakit.model import LanguageModel
+from llavakit.model.language import Angles, Attention
+from llavakit.model.layers import rotary_angles, rotate
+
+HEADER = 3  # token, rotary position, place in its sequence; the numbers of its blocks follow
+
+
+class TokenRows(nn.Module):
+    """Tokens of one sequence may stand in the same step, one behind the other: each is written before any is read."""
+
+    def __init__(self, language: LanguageModel, storage: FixedStorage) -> None:
+        super().__init__()
+        self.language = language
+        self._keys, self._values = storage.keys, storage.values
+        for tensor in storage.tensors:
+            torch._dynamo.mark_static_address(tensor)  # or a recorded graph would copy it before each replay
+
+    def forward(self, plan: Int[Tensor, "rows numbers"]) -> Float[Tensor, "rows vocab"]:
+        """The scores behind each token. It sees its sequence up to itself, its place included."""
+        language, config = self.language, self.language.config
+        tokens, positions, places, blocks = plan[:, 0], plan[:, 1], plan[:, 2], plan[:, HEADER:]
+        angles = rotary_angles(
+            positions[None], head_dim=config.head_dim, theta=config.rope_theta, scaling=config.rope_scaling
+        )
+        slots = (blocks[:, :, None] * BLOCK + torch.arange(BLOCK, device=plan.device)).flatten(1)
+        is_hidden = torch.arange(slots.shape[1], device=plan.device) > places[:, None]
+        own = slots.gather(1, places[:, None])[:, 0]
+        x = language.embed(tokens[None]).to(self._keys[0].dtype)
+        for index, layer in enumerate(language.layers):
+            normed = layer.input_layernorm(x)
+            query, key, value = _heads(layer.self_attn, normed, angles)
+            keys, values = self._keys[index], self._values[index]
+            keys[:, own], values[:, own] = key, value
+            mixed = attend_apart(query, keys[:, slots], values[:, slots], is_hidden)
+            x = x + layer.self_attn.o_proj(mixed.to(x.dtype)[None])
+            x = x + layer.mlp(layer.post_attention_layernorm(x))
+        return language.logits(language.norm(x)[0])
+
+
+def _heads(attention: Attention, x: Tensor, angles: Angles) -> tuple[Tensor, Tensor, Tensor]:
+    """Query, key and value, `heads rows head_dim` each, the first two turned to their positions."""
+    query, key, value = (
+        linear(x)[0].unflatten(1, (heads, -1)).transpose(0, 1)
+        for linear, heads in (
+            (attention.q_proj, attention.num_heads),
+            (attention.k_proj, attention.num_kv_heads),
+            (attention.v_proj, attention.num_kv_heads),
+        )
+    )
+    return rotate(query[None], *angles)[0], rotate(key[None], *angles)[0], value
+
+
+def attend_apart(
+    query: Float[Tensor, "heads rows head_dim"],
+    keys: Float[Tensor, "kv_heads rows all head_dim"],
+    values: Float[Tensor, "kv_heads rows all head_dim"],
+    is_hidden: Tensor,
+) -> Float[Tensor, "rows width"]:
+    """Attention of one query a row, each row over keys of its own, in float32.
+
+    Written as products and sums and not as a matrix product: a compiler then reads keys and values straight from the
+    blocks they lie in, within the sum, and never lines them up in memory first. With one query there is nothing that a
+    matrix unit would save, since reading them is all the cost.
+    """
+    kv_heads, rows, _, head_dim = keys.shape
+    together = query.float().unflatten(0, (kv_heads, -1)).transpose(1, 2) * head_dim**-0.5
+    scores = (together[:, :, :, None] * keys[:, :, None].float()).sum(-1)
+    weights = scores.masked_fill(is_hidden[None, :, None], -torch.inf).softmax(-1)
+    mixed = (weights[..., None] * values[:, :, None].float()).sum(-2)
+    return mixed.permute(1, 0, 2, 3).reshape(rows, -1)

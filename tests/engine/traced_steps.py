@@ -1,0 +1,39 @@
+"""Compiles the step for rows and holds it to the same step as it is: traced_steps.py DEVICE SCHEME.
+
+A program of its own, because what checks shapes in tests cannot be traced. Off the GPU the step is traced whole, once
+for each shape, and run by torch's own operators; on one it is what the engine uses.
+"""
+
+from __future__ import annotations
+
+import sys
+from copy import deepcopy
+from functools import partial
+
+import torch
+
+from llavakit.checkpoint.load import load
+from llavakit.engine.graph_runner import GraphRunner, as_cuda_graphs
+from llavakit.engine.runner import Span
+from llavakit.quantize.apply import quantize_model
+from llavakit.quantize.schemes import SCHEMES
+
+TRACED = partial(torch.compile, backend="aot_eager", fullgraph=True, dynamic=False)
+
+
+def main(device: str, scheme: str) -> None:
+    model = load("pocket").model
+    if scheme in SCHEMES:
+        quantize_model(model, SCHEMES[scheme])
+    model = model.to(device)
+    plain = GraphRunner(deepcopy(model), 64, compiler=lambda step: step)
+    compiled = GraphRunner(model, 64, compiler=as_cuda_graphs if device == "cuda" else TRACED)
+    for start in range(0, 60, 5):
+        rows = (0, 1) if start % 2 else (0,)
+        spans = [Span(range(9 + start, 14 + start), start, range(4 * row, 4 * row + 4), None, 3) for row in rows]
+        for found, wanted in zip(compiled.step(spans), plain.step(spans), strict=True):
+            assert (found.float() - wanted.float()).norm() < 0.02 * wanted.float().norm()
+    assert torch._dynamo.utils.counters["stats"]["unique_graphs"] == 2  # of 8 rows and of 16
+
+
+main(*sys.argv[1:])
