@@ -19,6 +19,7 @@ from llavakit.engine import reference
 from llavakit.engine.blocks import num_blocks_for
 from llavakit.engine.engine import Engine
 from llavakit.engine.graph_runner import LADDER, GraphRunner, num_blocks_in_plan
+from llavakit.engine.recorded import Step
 from llavakit.engine.runner import Span, TorchRunner
 from llavakit.engine.sampling import SamplingParams
 from llavakit.processing.conversation import Conversation
@@ -30,17 +31,23 @@ TRACED = "tests/engine/traced_steps.py"
 
 
 class Watched:
-    """A step that remembers the shapes it was asked for."""
+    """A recorder that remembers the shapes it was asked for, and records as a GPU does: one place for plans and scores.
+
+    A replay reads the plan from the first one's place, and writes over what the replay before it gave.
+    """
 
     def __init__(self) -> None:
         self.shapes: list[tuple[int, int]] = []
 
-    def __call__(self, step: Callable[[torch.Tensor], torch.Tensor]) -> Callable[[torch.Tensor], torch.Tensor]:
-        def watched(plan: torch.Tensor) -> torch.Tensor:
-            self.shapes.append(tuple(plan.shape))
-            return step(plan)
+    def __call__(self, step: Step, plan: torch.Tensor) -> Step:
+        self.shapes.append(tuple(plan.shape))
+        given, made = plan.clone(), step(plan)
 
-        return watched
+        def replay(plan: torch.Tensor) -> torch.Tensor:
+            given.copy_(plan)
+            return made.copy_(step(given))
+
+        return replay
 
 
 def tokens_of(number: int, seed: int) -> list[int]:
@@ -78,12 +85,24 @@ def test_scores_are_those_of_the_plain_runner_however_a_sequence_is_cut(loaded: 
 @pytest.mark.parametrize("count", [1, 2, 3, 5, 16, 33, 64, 65, 130])
 def test_rows_are_padded_to_the_ladder_and_padding_changes_nothing(loaded: Loaded, count: int) -> None:
     watched = Watched()
-    runner, plain = GraphRunner(loaded.model, count, compiler=watched), TorchRunner(loaded.model)
+    runner, plain = GraphRunner(loaded.model, count, recorder=watched), TorchRunner(loaded.model)
     spans = [Span([4 + i % 300], 0, [i]) for i in range(count)]
     for found, wanted in zip(runner.step(spans), plain.step(spans), strict=True):
         close(found, wanted)
-    asked = [rows for rows, _ in watched.shapes]
-    assert sum(asked) >= count and len(asked) == -(-count // LADDER[-1]) and set(asked) <= set(LADDER)
+    steps = -(-count // LADDER[-1])
+    rows = [rows for rows, _ in watched.shapes]
+    assert set(rows) <= set(LADDER) and sum(rows) >= (count if steps == 1 else LADDER[-1])
+
+
+def test_each_shape_is_recorded_once(loaded: Loaded) -> None:
+    watched, tokens = Watched(), [tokens_of(300, seed) for seed in range(3)]
+    runner, plain = GraphRunner(loaded.model, 60, recorder=watched), TorchRunner(loaded.model)
+    tables = [range(20 * row, 20 * row + 20) for row in range(3)]
+    for start in range(0, 300, 10):  # beyond 256 tokens, where plans become wider
+        spans = [Span(tokens[row][start : start + 10], start, tables[row], None, 10) for row in range(1 + start % 3)]
+        for found, wanted in zip(runner.step(spans), plain.step(spans), strict=True):
+            close(found, wanted)
+    assert len(watched.shapes) == len(set(watched.shapes)) and {width for _, width in watched.shapes} == {19, 35}
 
 
 def test_a_plan_grows_in_few_steps_up_to_the_context() -> None:
@@ -144,6 +163,10 @@ def test_any_mix_of_requests_equals_the_reference(loaded: Loaded, picture: Draw,
 
 def test_the_step_is_traced_whole_and_once_for_each_shape(root: Path) -> None:
     subprocess.run([sys.executable, root / TRACED, "cpu", "float32"], check=True)
+
+
+def test_so_is_a_quantised_one(root: Path) -> None:
+    subprocess.run([sys.executable, root / TRACED, "cpu", "int4-g32"], check=True)
 
 
 @pytest.mark.parametrize("scheme", SCHEMES)

@@ -52,12 +52,13 @@ class Engine:
         token_budget: int = 4096,
         cache_tokens: int | None = None,
         image_cache_bytes: int = IMAGE_CACHE_BYTES,
+        is_compiled: bool = False,
     ) -> None:
         """`max_sequences` are answered at once, with up to `token_budget` tokens computed in a step.
 
         `cache_tokens` is for how many tokens there is room in all, those kept for later included; by default for one
-        whole context. Memory is taken as it is needed, on a CUDA device at once; there the model becomes the engine's,
-        its quantised weights rewritten in place.
+        whole context. Memory is taken as it is needed. `is_compiled` is for CUDA devices and long use, as in
+        `runner_for`.
         """
         self._config, self._tokenizer, self._processor = loaded.config, loaded.tokenizer, loaded.processor
         self._forbidden = forbidden_tokens(loaded.config, loaded.tokenizer.size)
@@ -66,7 +67,7 @@ class Engine:
         cache_tokens = loaded.config.language.max_positions if cache_tokens is None else cache_tokens
         num_blocks = num_blocks_for(cache_tokens)
         self._scheduler = Scheduler(num_blocks=num_blocks, max_sequences=max_sequences, token_budget=token_budget)
-        self._runner = runner or runner_for(loaded.model, num_blocks)
+        self._runner = runner or runner_for(loaded.model, num_blocks, is_compiled=is_compiled)
         self._requests: dict[Sequence, Request] = {}
 
     def generate(
@@ -272,11 +273,16 @@ class Engine:
         return sample_verifying(scores, work.drafts, params, generator, history)
 
 
-def runner_for(model: Llava, num_blocks: int) -> Runner:
-    """What computes a model best where it is."""
+def runner_for(model: Llava, num_blocks: int, *, is_compiled: bool = False) -> Runner:
+    """What computes a model best where it is.
+
+    `is_compiled`: on a CUDA device tokens are computed by compiled code, replayed as graphs. Then the first token of
+    each new shape of a step waits for a compiler, all `num_blocks` are taken at once, and the model becomes the
+    runner's, its quantised weights rewritten in place. Elsewhere it changes nothing.
+    """
     if kind := native_kind(model):
         return NativeRunner(model, kind)
-    if model.language.norm.weight.device.type == "cuda":
+    if is_compiled and model.language.norm.weight.device.type == "cuda":
         return GraphRunner(model, num_blocks)
     return TorchRunner(model)
 

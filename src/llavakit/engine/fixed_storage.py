@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import torch
-from torch import Tensor
 
 from llavakit.config import LanguageConfig
 from llavakit.engine.blocks import BLOCK
@@ -12,7 +11,7 @@ from llavakit.engine.blocks import BLOCK
 class FixedStorage:
     """Room for `num_blocks` blocks, taken at once, and one more that nobody reads: padding is written there.
 
-    Each layer has tensors of its own, `kv_heads slots head_dim`, so that a compiled step may write into them in place.
+    Each layer has tensors of its own, `kv_heads slots head_dim`, so that compiled code may write into them in place.
     """
 
     def __init__(self, config: LanguageConfig, num_blocks: int, *, dtype: torch.dtype, device: torch.device) -> None:
@@ -21,10 +20,6 @@ class FixedStorage:
         self.keys = [torch.zeros(shape, dtype=dtype, device=device) for _ in range(config.num_layers)]
         self.values = [torch.zeros(shape, dtype=dtype, device=device) for _ in range(config.num_layers)]
         self.num_blocks, self.device = num_blocks, device
-
-    @property
-    def tensors(self) -> list[Tensor]:
-        return [*self.keys, *self.values]
 
     @property
     def padding_block(self) -> int:
@@ -38,5 +33,5 @@ class FixedStorage:
         """Copy a whole block."""
         self.reserve(max(source, target) + 1)
         old, new = (slice(block * BLOCK, (block + 1) * BLOCK) for block in (source, target))
-        for tensor in self.tensors:
+        for tensor in [*self.keys, *self.values]:
             tensor[:, new] = tensor[:, old]

@@ -12,7 +12,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 
 import torch
 from jaxtyping import Float
@@ -22,54 +22,41 @@ from llavakit.anyres import Size
 from llavakit.engine.block_storage import OneSequence
 from llavakit.engine.blocks import num_blocks_for
 from llavakit.engine.fixed_storage import FixedStorage
+from llavakit.engine.recorded import CudaGraphs, Recorded, Recorder, Step, compiled
 from llavakit.engine.runner import LONGEST_ROW, Seen, Span, embed, see
-from llavakit.engine.token_rows import HEADER, TokenRows
+from llavakit.engine.token_rows import HEADER, Compiler, TokenRows
 from llavakit.model import Llava
 from llavakit.quantize.unpacked import unpack_matrices
 
 LADDER = (1, 2, 4, 8, 16, 32, 64)  # rows of a plan
 FEWEST_BLOCKS = 16  # of a plan, 256 tokens; more go in powers of two, up to the whole context
 
-Step = Callable[[Tensor], Tensor]
-Compiler = Callable[[Step], Step]
-
-
-def as_cuda_graphs(step: Step) -> Step:
-    """Compile a step anew for each shape and replay each as a CUDA graph (`mode="reduce-overhead"`).
-
-    Products with one row reach the memory's speed only with `coordinate_descent_tuning`, and only with it do they read
-    quantised weights as they are; a mode and options cannot be given together.
-    """
-    from torch._dynamo import config
-
-    config.recompile_limit = max(config.recompile_limit, 128)  # a ladder of rows for each width; the default is 8
-    options = {"triton.cudagraphs": True, "coordinate_descent_tuning": True}
-    compiled = torch.compile(step, fullgraph=True, dynamic=False, options=options)
-
-    def replay(plan: Tensor) -> Tensor:
-        torch.compiler.cudagraph_mark_step_begin()
-        return compiled(plan)
-
-    return replay
-
 
 class GraphRunner:
     """Takes a model over: packed matrices are rewritten for its device, so that no weight is there twice.
 
-    `num_blocks` is all the memory it will ever have for keys and values. `compiler` says how the step for rows is
-    compiled; by default as CUDA graphs on a GPU, and not at all elsewhere.
+    `num_blocks` is all the memory it will ever have for keys and values. `compiler` and `recorder` say what becomes of
+    the step for rows; by default it is compiled and recorded on a CUDA device, and elsewhere it is computed as it is.
     """
 
-    def __init__(self, model: Llava, num_blocks: int, *, compiler: Compiler | None = None) -> None:
+    def __init__(
+        self,
+        model: Llava,
+        num_blocks: int,
+        *,
+        compiler: Compiler | None = None,
+        recorder: Recorder | None = None,
+    ) -> None:
         is_cuda = model.language.norm.weight.device.type == "cuda"
         unpack_matrices(model, torch.bfloat16 if is_cuda else model.language.norm.weight.dtype)
         weight, config = model.language.norm.weight, model.config.language
         self._model, self._device = model, weight.device
         self._widest = num_blocks_for(config.max_positions)
         self._storage = FixedStorage(config, num_blocks, dtype=weight.dtype, device=weight.device)
-        rows = TokenRows(model.language, self._storage)
-        compiler = as_cuda_graphs if compiler is None and is_cuda else compiler
-        self._rows: Step = compiler(rows) if compiler else rows
+        if is_cuda:
+            compiler, recorder = compiler or compiled, recorder or CudaGraphs()
+        rows = TokenRows(model.language, self._storage, compiler=compiler)
+        self._rows: Step = rows if recorder is None else Recorded(rows, recorder)
 
     @torch.inference_mode()
     def step(self, spans: Sequence[Span]) -> list[Float[Tensor, "num_logits vocab"]]:

@@ -6,49 +6,85 @@ for each number of rows and blocks, and recorded as a graph that a GPU replays w
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from dataclasses import dataclass
+
 import torch
 from jaxtyping import Float, Int
-from torch import Tensor, nn
+from torch import Tensor
 
 from llavakit.engine.blocks import BLOCK
 from llavakit.engine.fixed_storage import FixedStorage
 from llavakit.model import LanguageModel
-from llavakit.model.language import Angles, Attention
+from llavakit.model.language import Angles, Attention, DecoderLayer
 from llavakit.model.layers import rotary_angles, rotate
 
 HEADER = 3  # token, rotary position, place in its sequence; the numbers of its blocks follow
 
+Compiler = Callable[[Callable], Callable]
 
-class TokenRows(nn.Module):
-    """Tokens of one sequence may stand in the same step, one behind the other: each is written before any is read."""
 
-    def __init__(self, language: LanguageModel, storage: FixedStorage) -> None:
-        super().__init__()
-        self.language = language
-        self._keys, self._values = storage.keys, storage.values
-        for tensor in storage.tensors:
-            torch._dynamo.mark_static_address(tensor)  # or a recorded graph would copy it before each replay
+@dataclass(frozen=True)
+class Where:
+    """Where the rows of a plan stand: their rotary angles, the slots of their sequences, and their own."""
 
-    def forward(self, plan: Int[Tensor, "rows numbers"]) -> Float[Tensor, "rows vocab"]:
+    angles: Angles
+    slots: Int[Tensor, "rows all"]
+    own: Int[Tensor, " rows"]
+    is_hidden: Tensor
+
+
+class TokenRows:
+    """Tokens of one sequence may stand in the same step, one behind the other: each is written before any is read.
+
+    `compiler` gets the beginning of a step, a layer and the end: all layers are one and the same code, so it is compiled
+    once and not once for each.
+    """
+
+    def __init__(self, language: LanguageModel, storage: FixedStorage, *, compiler: Compiler | None = None) -> None:
+        self._language, self._storage = language, storage
+        parts = begin, one_layer, scores
+        self._begin, self._layer, self._scores = map(compiler, parts) if compiler else parts
+
+    def __call__(self, plan: Int[Tensor, "rows numbers"]) -> Float[Tensor, "rows vocab"]:
         """The scores behind each token. It sees its sequence up to itself, its place included."""
-        language, config = self.language, self.language.config
-        tokens, positions, places, blocks = plan[:, 0], plan[:, 1], plan[:, 2], plan[:, HEADER:]
-        angles = rotary_angles(
-            positions[None], head_dim=config.head_dim, theta=config.rope_theta, scaling=config.rope_scaling
-        )
-        slots = (blocks[:, :, None] * BLOCK + torch.arange(BLOCK, device=plan.device)).flatten(1)
-        is_hidden = torch.arange(slots.shape[1], device=plan.device) > places[:, None]
-        own = slots.gather(1, places[:, None])[:, 0]
-        x = language.embed(tokens[None]).to(self._keys[0].dtype)
-        for index, layer in enumerate(language.layers):
-            normed = layer.input_layernorm(x)
-            query, key, value = _heads(layer.self_attn, normed, angles)
-            keys, values = self._keys[index], self._values[index]
-            keys[:, own], values[:, own] = key, value
-            mixed = attend_apart(query, keys[:, slots], values[:, slots], is_hidden)
-            x = x + layer.self_attn.o_proj(mixed.to(x.dtype)[None])
-            x = x + layer.mlp(layer.post_attention_layernorm(x))
-        return language.logits(language.norm(x)[0])
+        language, storage = self._language, self._storage
+        x, where = self._begin(language, plan, storage.keys[0].dtype)
+        for layer, keys, values in zip(language.layers, storage.keys, storage.values, strict=True):
+            x = self._layer(layer, x, keys, values, where)
+        return self._scores(language, x)
+
+
+def begin(language: LanguageModel, plan: Int[Tensor, "rows numbers"], dtype: torch.dtype) -> tuple[Tensor, Where]:
+    """The embedded tokens, and what every layer needs to know of their places."""
+    config = language.config
+    tokens, positions, places, blocks = plan[:, 0], plan[:, 1], plan[:, 2], plan[:, HEADER:]
+    angles = rotary_angles(
+        positions[None], head_dim=config.head_dim, theta=config.rope_theta, scaling=config.rope_scaling
+    )
+    slots = (blocks[:, :, None] * BLOCK + torch.arange(BLOCK, device=plan.device)).flatten(1)
+    is_hidden = torch.arange(slots.shape[1], device=plan.device) > places[:, None]
+    own = slots.gather(1, places[:, None])[:, 0]
+    return language.embed(tokens[None]).to(dtype), Where(angles, slots, own, is_hidden)
+
+
+def one_layer(
+    layer: DecoderLayer,
+    x: Float[Tensor, "1 rows dim"],
+    keys: Float[Tensor, "kv_heads slots head_dim"],
+    values: Float[Tensor, "kv_heads slots head_dim"],
+    where: Where,
+) -> Float[Tensor, "1 rows dim"]:
+    """A layer of the decoder; the keys and values of the rows are written into those of all."""
+    query, key, value = _heads(layer.self_attn, layer.input_layernorm(x), where.angles)
+    keys[:, where.own], values[:, where.own] = key, value
+    mixed = attend_apart(query, keys[:, where.slots], values[:, where.slots], where.is_hidden)
+    x = x + layer.self_attn.o_proj(mixed.to(x.dtype)[None])
+    return x + layer.mlp(layer.post_attention_layernorm(x))
+
+
+def scores(language: LanguageModel, x: Float[Tensor, "1 rows dim"]) -> Float[Tensor, "rows vocab"]:
+    return language.logits(language.norm(x)[0])
 
 
 def _heads(attention: Attention, x: Tensor, angles: Angles) -> tuple[Tensor, Tensor, Tensor]:
