@@ -1,41 +1,42 @@
-"""A model of given shapes measured through the runner that the engine takes for its device."""
+"""A model of given shapes on an accelerator, measured through the runner that the engine takes for it."""
 
 from __future__ import annotations
 
 import torch
 
 from llavakit.bench.packed_subject import random_packed
-from llavakit.bench.schemes import FLOATS
-from llavakit.bench.shapes import random_model
+from llavakit.bench.shapes import FLOATS, random_model
 from llavakit.config import LlavaConfig
 from llavakit.engine.blocks import num_blocks_for
 from llavakit.engine.engine import runner_for
-from llavakit.engine.runner import Span
+from llavakit.engine.runner import Runner, Span
 from llavakit.model import Llava
 from llavakit.quantize.apply import make_room
 from llavakit.quantize.linear import PackedMatrix
-from llavakit.quantize.schemes import find_scheme
+from llavakit.quantize.schemes import SCHEMES
 from llavakit.quantize.unpacked import UnpackedLinear
 
 
 def random_quantised(config: LlavaConfig, scheme: str) -> Llava:
-    """Random weights by a scheme or in a number format; raises ValueError for one that there is not."""
+    """Random weights by a scheme of `llava quantize` or in a number format."""
     if scheme in FLOATS:
         return random_model(config, dtype=getattr(torch, scheme))
-    found = find_scheme(scheme)
     model = random_model(config, dtype=torch.bfloat16)
-    for place in make_room(model, found).values():
+    for place in make_room(model, SCHEMES[scheme]).values():
         place.packed = random_packed(place.rows, place.cols, place.grid).data
     return model
 
 
 class RunnerSubject:
-    """Scores come back to the CPU in each step, as the engine needs them, and so nothing runs ahead of the clock."""
+    """Scores come back to the CPU in each step, as the engine needs them, and so nothing runs ahead of the clock.
 
-    def __init__(self, model: Llava, *, conversations: int = 1) -> None:
+    There is room for so many conversations of `length` tokens.
+    """
+
+    def __init__(self, model: Llava, *, conversations: int, length: int, runner: Runner | None = None) -> None:
         config = model.config
-        self._blocks = num_blocks_for(config.language.max_positions)
-        self._runner, self._language = runner_for(model, conversations * self._blocks), model.language
+        self._blocks, self._language = num_blocks_for(length), model.language
+        self._runner = runner or runner_for(model, conversations * self._blocks, is_compiled=True)
         generator = torch.Generator().manual_seed(0)
         size = config.vision.image_size
         self._pixels, self._size = torch.randn(1, 3, size, size, generator=generator), (size, size)
@@ -46,15 +47,17 @@ class RunnerSubject:
         self._runner.encode(self._pixels, self._size)
 
     def prefill(self, tokens: int, start: int) -> None:
-        self._runner.step([self._span(0, start, tokens)])
+        self._step(1, start, tokens)
 
     def decode(self, steps: int, start: int, batch: int) -> None:
         for step in range(steps):
-            self._runner.step([self._span(row, start + step, 1) for row in range(batch)])
+            self._step(batch, start + step, 1)
 
-    def _span(self, row: int, start: int, count: int) -> Span:
-        table = range(row * self._blocks, (row + 1) * self._blocks)
-        return Span(self._tokens[start : start + count], start, table)
+    def _step(self, batch: int, start: int, count: int) -> None:
+        tokens = self._tokens[start : start + count]
+        tables = [range(row * self._blocks, (row + 1) * self._blocks) for row in range(batch)]
+        for logits in self._runner.step([Span(tokens, start, table) for table in tables]):
+            logits.cpu()
 
     @property
     def decode_bytes(self) -> int:

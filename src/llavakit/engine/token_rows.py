@@ -37,8 +37,7 @@ class Where:
 class TokenRows:
     """Tokens of one sequence may stand in the same step, one behind the other: each is written before any is read.
 
-    `compiler` gets the beginning of a step, a layer and the end: all layers are one and the same code, so it is compiled
-    once and not once for each.
+    `compiler` gets the beginning of a step, a layer and the end: all layers are the same code, compiled once.
     """
 
     def __init__(self, language: LanguageModel, storage: FixedStorage, *, compiler: Compiler | None = None) -> None:
