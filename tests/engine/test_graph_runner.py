@@ -184,10 +184,3 @@ def test_a_quantised_model_answers_by_its_own_numbers(scheme: str, picture: Draw
     found = runner.step(spans(runner.encode(inputs.pixels, inputs.sizes[0]).embeds))
     for one, other in zip(found, wanted, strict=True):  # the plain way rounds activations to int8
         assert (one - other).norm() < 0.05 * other.norm()
-
-
-@pytest.mark.gpu
-@pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA device")
-@pytest.mark.parametrize("scheme", ["float32", *SCHEMES])
-def test_recorded_graphs_compute_what_the_plain_step_does(root: Path, scheme: str) -> None:
-    subprocess.run([sys.executable, root / TRACED, "cuda", scheme], check=True)
