@@ -8,6 +8,7 @@ import sys
 from collections.abc import Callable
 from copy import deepcopy
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -15,6 +16,7 @@ from PIL import Image
 
 from llavakit.checkpoint.load import Loaded, load
 from llavakit.config import VisualTokens
+from llavakit.engine import engine as engine_module
 from llavakit.engine import reference
 from llavakit.engine.blocks import num_blocks_for
 from llavakit.engine.engine import Engine
@@ -159,6 +161,27 @@ def test_any_mix_of_requests_equals_the_reference(loaded: Loaded, picture: Draw,
         inputs = loaded.processor(conversation)
         wanted = reference.generate(loaded.model, inputs, params, tokenizer_size=loaded.tokenizer.size)
         assert request.completion is not None and list(request.completion.tokens) == wanted
+
+
+@pytest.mark.parametrize(
+    ("kind", "device", "is_compiled", "wanted"),
+    [
+        ("packed", "cpu", True, "NativeRunner"),
+        (None, "cpu", True, "TorchRunner"),
+        (None, "cuda", False, "TorchRunner"),
+        (None, "mps", True, "TorchRunner"),
+        (None, "cuda", True, "GraphRunner"),
+    ],
+)
+def test_the_runner_for_a_model(
+    kind: str | None, device: str, is_compiled: bool, wanted: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name in ("NativeRunner", "TorchRunner", "GraphRunner"):
+        monkeypatch.setattr(engine_module, name, lambda *arguments, name=name: name)
+    monkeypatch.setattr(engine_module, "native_kind", lambda model: kind)
+    weight = SimpleNamespace(device=torch.device(device))
+    model = SimpleNamespace(language=SimpleNamespace(norm=SimpleNamespace(weight=weight)))
+    assert engine_module.runner_for(model, 4, is_compiled=is_compiled) == wanted
 
 
 def test_the_step_is_traced_whole_and_once_for_each_shape(root: Path) -> None:
