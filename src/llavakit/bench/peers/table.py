@@ -20,8 +20,8 @@ OURS = "llavakit"
 class Peer:
     """`modules` are the packages that it cannot do without; `files` the files that `prepare` writes for it.
 
-    `bytes_a_weight` and `layers` (all, where None) say what it will hold at most, so that peers which do not fit into
-    memory together take turns. `devices` are those it can be measured on.
+    `bytes_a_weight` says what it will hold at most, so that peers which do not fit into memory together take turns.
+    `devices` are those it can be measured on.
     """
 
     name: str
@@ -30,7 +30,6 @@ class Peer:
     modules: tuple[str, ...] = ()
     prepare: str | None = None
     files: tuple[str, ...] = ()
-    layers: int | None = None
     devices: tuple[str, ...] = ("cpu",)
 
     @property
@@ -44,9 +43,8 @@ class Peer:
     def memory(self, config: LlavaConfig, *, cached_tokens: int) -> float:
         """Bytes that it takes at most, roughly."""
         language = config.language
-        share = min(1.0, (self.layers or language.num_layers) / language.num_layers)
-        weights = share * sum(matrix.weights for matrix in language_matrices(language))
-        cache = share * 4 * language.num_layers * language.num_kv_heads * language.head_dim * cached_tokens
+        weights = sum(matrix.weights for matrix in language_matrices(language))
+        cache = 4 * language.num_layers * language.num_kv_heads * language.head_dim * cached_tokens
         return self.bytes_a_weight * weights + 2 * sum(matrix.weights for matrix in tower_matrices(config)) + cache
 
 
@@ -65,7 +63,7 @@ _TABLE = (
         prepare=str(SCRIPTS / "random_gguf.py"),
         files=("language.gguf", "mmproj.gguf"),
     ),
-    Peer("openvino", _script("with_openvino.py"), 2.0, modules=("openvino",), layers=12),
+    Peer("openvino", _script("with_openvino.py"), 1.5, modules=("openvino",)),
     Peer(
         "transformers",
         _script("with_transformers.py"),
