@@ -26,7 +26,7 @@ from llavakit.engine.recorded import CudaGraphs, Recorded, Recorder, Step, compi
 from llavakit.engine.runner import LONGEST_ROW, Seen, Span, embed, see
 from llavakit.engine.token_rows import HEADER, Compiler, TokenRows
 from llavakit.model import Llava
-from llavakit.quantize.unpacked import unpack_matrices
+from llavakit.quantize.unpacked import make_matrix, unpack_matrices
 
 LADDER = (1, 2, 4, 8, 16, 32, 64)  # rows of a plan
 FEWEST_BLOCKS = 16  # of a plan, 256 tokens; more go in powers of two, up to the whole context
@@ -48,13 +48,14 @@ class GraphRunner:
         recorder: Recorder | None = None,
     ) -> None:
         is_cuda = model.language.norm.weight.device.type == "cuda"
-        unpack_matrices(model, torch.bfloat16 if is_cuda else model.language.norm.weight.dtype)
+        if is_cuda:
+            compiler, recorder = compiler or compiled, recorder or CudaGraphs()
+        dtype = torch.bfloat16 if is_cuda else model.language.norm.weight.dtype
+        unpack_matrices(model, dtype, compiler(make_matrix) if compiler else make_matrix)
         weight, config = model.language.norm.weight, model.config.language
         self._model, self._device = model, weight.device
         self._widest = num_blocks_for(config.max_positions)
         self._storage = FixedStorage(config, num_blocks, dtype=weight.dtype, device=weight.device)
-        if is_cuda:
-            compiler, recorder = compiler or compiled, recorder or CudaGraphs()
         rows = TokenRows(model.language, self._storage, compiler=compiler)
         self._rows: Step = rows if recorder is None else Recorded(rows, recorder)
 

@@ -20,9 +20,16 @@ from llavakit.quantize.linear import PackedMatrix, QuantizedEmbedding, Quantized
 MOST_TILED_ROWS = 32  # of activations; with more, a matrix product over the whole matrix in 16 bits is faster
 _TILED_GROUPS = (32, 64, 128, 256)
 
+Maker = Callable[["UnpackedLinear", torch.dtype], Tensor]
+
+
+def make_matrix(linear: UnpackedLinear, dtype: torch.dtype) -> Float[Tensor, "rows cols"]:
+    """The matrix of a layer, as a product wants it. Operator by operator that is some 25 bytes moved for a weight."""
+    return linear.matrix().to(dtype)
+
 
 class UnpackedLinear(nn.Module):
-    """For `QuantizedLinear` of any kind: the matrix is made anew for each product.
+    """For `QuantizedLinear` of any kind: the matrix is made anew for each product, by `maker`.
 
     With one row of activations a compiler does that within the sum, so only the codes are read from memory.
     """
@@ -30,8 +37,9 @@ class UnpackedLinear(nn.Module):
     levels: Tensor | None
     offsets: Tensor | None
 
-    def __init__(self, packed: Packed, bias: Tensor | None) -> None:
+    def __init__(self, packed: Packed, bias: Tensor | None, maker: Maker = make_matrix) -> None:
         super().__init__()
+        self._maker = maker
         self.rows, self.cols, self.kind, self.group = packed.rows, packed.cols, packed.kind, packed.group
         self.is_halves, self.center = BITS[packed.kind] == 4, CENTER[packed.kind]
         codes, scales, offsets = unpack(packed)
@@ -63,7 +71,7 @@ class UnpackedLinear(nn.Module):
         return values.flatten(1)[:, : self.cols]
 
     def forward(self, x: Float[Tensor, "*batch cols"]) -> Float[Tensor, "*batch rows"]:
-        return F.linear(x, self.matrix().to(x.dtype), self.bias)
+        return F.linear(x, self._maker(self, x.dtype), self.bias)
 
 
 class TiledLinear(UnpackedLinear):
@@ -72,8 +80,8 @@ class TiledLinear(UnpackedLinear):
     The codes stay beside them for products with many rows: that is 1 byte a weight instead of 2 in bfloat16.
     """
 
-    def __init__(self, packed: Packed, bias: Tensor | None) -> None:
-        super().__init__(packed, bias)
+    def __init__(self, packed: Packed, bias: Tensor | None, maker: Maker = make_matrix) -> None:
+        super().__init__(packed, bias, maker)
         self.register_buffer("tiles", tiles(self.codes))
         self.register_buffer("scales_and_zeros", scales_and_zeros(self.scales, self.offsets))
 
@@ -112,26 +120,26 @@ def can_tile(packed: Packed, dtype: torch.dtype) -> bool:
 
 
 @torch.no_grad()
-def unpack_matrices(model: Llava, dtype: torch.dtype) -> None:
+def unpack_matrices(model: Llava, dtype: torch.dtype, maker: Maker = make_matrix) -> None:
     """Rewrite every packed matrix of a model in its place; what was computed in float32 beside is then in `dtype`.
 
     Codes stay codes where each token reads them: the layers of the decoder and its head. Tower, projector and
     embeddings, which are read seldom or a row at a time, become plain matrices. A model without packed matrices stays
-    as it is.
+    as it is. `maker` is `make_matrix`, or what a compiler made of it.
     """
     packed = {name: part for name, part in model.named_modules() if isinstance(part, PackedMatrix)}
     if not packed:
         return
     model.to(dtype)  # bytes are no floats, and stay
     if isinstance(model.language.lm_head, TiedHead):
-        model.language.lm_head = _linear(model.language.embed_tokens.matrix, None, dtype)
+        model.language.lm_head = _linear(model.language.embed_tokens.matrix, None, dtype, maker)
     for name in list(packed):
-        model.set_submodule(name, _unpacked(name, packed.pop(name), dtype))  # one at a time, as memory goes
+        model.set_submodule(name, _unpacked(name, packed.pop(name), dtype, maker))  # one at a time, as memory goes
 
 
-def _unpacked(name: str, part: PackedMatrix, dtype: torch.dtype) -> nn.Module:
+def _unpacked(name: str, part: PackedMatrix, dtype: torch.dtype, maker: Maker) -> nn.Module:
     if isinstance(part, QuantizedLinear) and name.startswith("language."):
-        return _linear(part.matrix, part.bias, dtype)
+        return _linear(part.matrix, part.bias, dtype, maker)
     weight = nn.Parameter(dequantize(part.matrix).to(dtype), requires_grad=False)
     if isinstance(part, QuantizedEmbedding):
         return nn.Embedding.from_pretrained(weight)
@@ -142,8 +150,8 @@ def _unpacked(name: str, part: PackedMatrix, dtype: torch.dtype) -> nn.Module:
     return linear
 
 
-def _linear(packed: Packed, bias: Tensor | None, dtype: torch.dtype) -> UnpackedLinear:
-    return (TiledLinear if can_tile(packed, dtype) else UnpackedLinear)(packed, bias)
+def _linear(packed: Packed, bias: Tensor | None, dtype: torch.dtype, maker: Maker) -> UnpackedLinear:
+    return (TiledLinear if can_tile(packed, dtype) else UnpackedLinear)(packed, bias, maker)
 
 
 def _operator(device: str) -> Callable[[Tensor, Tensor, int, Tensor], Tensor]:
