@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Protocol
 
 import torch
 from jaxtyping import Bool, Float, Int
@@ -15,6 +16,17 @@ from llavakit.model.cache import continuation_mask
 STEP = 16  # blocks; room is added in whole steps
 
 Pair = tuple[Float[Tensor, "batch kv_heads all head_dim"], Float[Tensor, "batch kv_heads all head_dim"]]
+
+
+class Storage(Protocol):
+    """Layers of keys and values, `kv_heads slots head_dim` each, with room for as many blocks as are reserved."""
+
+    keys: Tensor | list[Tensor]
+    values: Tensor | list[Tensor]
+    device: torch.device
+
+    def reserve(self, num_blocks: int) -> None:
+        """Make sure of the blocks [0, num_blocks)."""
 
 
 class BlockStorage:
@@ -55,7 +67,7 @@ class BlockStorage:
 class OneSequence:
     """The cache of one sequence, of which [0, start) is computed: a plain slice where its blocks stand in one row."""
 
-    def __init__(self, storage: BlockStorage, blocks: Sequence[int], start: int, num_new: int) -> None:
+    def __init__(self, storage: Storage, blocks: Sequence[int], start: int, num_new: int) -> None:
         end = start + num_new
         blocks = blocks[: num_blocks_for(end)]
         storage.reserve(max(blocks) + 1)
