@@ -22,13 +22,13 @@ constexpr float NOWHERE = -1e30f;
 // One head's block, kept as float16.
 class HalvesBlock {
    public:
-    static constexpr int CHANNELS_PER_LINE = 1;
-    const void* line(int64_t index) const { return (const uint8_t*)keys_ + index * 64; }
     HalvesBlock(const uint8_t* at, int64_t head_dim) : keys_((uint16_t*)at), values_(keys_ + BLOCK * head_dim) {}
     HalvesBlock() = default;
 
     static constexpr bool HAS_SCALES = false;
+    static constexpr int CHANNELS_PER_LINE = 1;  // a line of memory is so much of a block's keys and values
 
+    const void* line(int64_t index) const { return (const uint8_t*)keys_ + index * 64; }
     Floats key(int64_t d) const { return load_halves(keys_ + d * BLOCK); }
     Floats value(int64_t at) const { return load_halves(values_ + at); }
 
@@ -49,14 +49,14 @@ class HalvesBlock {
 // One head's block, kept as 8 bits.
 class BytesBlock {
    public:
-    static constexpr int CHANNELS_PER_LINE = 2;
-    const void* line(int64_t index) const { return (const uint8_t*)keys_ + index * 64; }
     BytesBlock(const uint8_t* at, int64_t head_dim)
         : keys_((int8_t*)at), values_(keys_ + BLOCK * head_dim), scales_((float*)(values_ + BLOCK * head_dim)) {}
     BytesBlock() = default;
 
     static constexpr bool HAS_SCALES = true;
+    static constexpr int CHANNELS_PER_LINE = 2;
 
+    const void* line(int64_t index) const { return (const uint8_t*)keys_ + index * 64; }
     Floats key(int64_t d) const { return load_signed_bytes(keys_ + d * BLOCK); }
     Floats value(int64_t at) const { return load_signed_bytes(values_ + at); }
     Floats key_scales() const { return load(scales_); }
@@ -99,10 +99,12 @@ struct Queries {
 template <int M, int B, class Block>
 LANES_INLINE void score_blocks(const Queries<M>& queries, const HeadBlocks<Block>& blocks, int64_t first,
                                int64_t num_blocks, float* const* scores) {
-    Block block[B], next[B];
+    Block block[B], next[B];  // the next ones are called for: each is too short for the processor to foresee
     Floats total[M][B];
-    for (int b = 0; b < B; b++) block[b] = blocks[first + b];
-    for (int b = 0; b < B; b++) next[b] = blocks[first + B + b < num_blocks ? first + B + b : num_blocks - 1];
+    for (int b = 0; b < B; b++) {
+        block[b] = blocks[first + b];
+        next[b] = blocks[first + B + b < num_blocks ? first + B + b : num_blocks - 1];
+    }
     for (int m = 0; m < M; m++)
         for (int b = 0; b < B; b++) total[m][b] = all(0.0f);
     for (int64_t d = 0; d < blocks.head_dim; d++) {

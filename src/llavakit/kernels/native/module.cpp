@@ -125,7 +125,7 @@ class DecoderHandle {
         expect(int64_t(positions.shape(0)) == rows && sequences >= 1 && int64_t(tables.shape(0)) == sequences &&
                    int64_t(cached.shape(0)) == sequences && starts(0) == 0 && starts(sequences) == rows,
                "a step's rows and sequences do not fit");
-        expect(wanted.shape(0) == logits.shape(0) && int64_t(logits.shape(1)) == decoder_.head.rows,
+        expect(wanted.shape(0) == logits.shape(0) && int64_t(wanted.shape(0)) <= rows && int64_t(logits.shape(1)) == decoder_.head.rows,
                "the room for logits does not fit");
         int64_t next = 0;
         for (int64_t row = 0; row < rows; row++) {

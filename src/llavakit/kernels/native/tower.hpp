@@ -65,7 +65,7 @@ class TowerRun {
         const Product products[] = {{&layer.q, {queries_, tower_.dim, Output::PUT}},
                                     {&layer.k, {keys_, tower_.dim, Output::PUT}},
                                     {&layer.v, {values_, tower_.dim, Output::PUT}}};
-        multiply(products, 3, attention_in_.get());
+        multiply(products, 3, attention_in_.get(rows_));
         over_rows(views_ * tower_.heads, 3 * seq_ * tower_.head_dim, [&](int64_t head) { remember(head); });
         const int64_t tiles = (seq_ + TILE_QUERIES - 1) / TILE_QUERIES;
         parallel(views_ * tower_.heads * tiles, [&](int64_t job, int) {
@@ -76,7 +76,7 @@ class TowerRun {
         });
         over_rows(rows_, tower_.dim, [&](int64_t row) { attention_out_.put(row, queries_ + row * tower_.dim); });
         const Product product{&layer.out, {x_, tower_.dim, Output::ADD}};
-        multiply(&product, 1, attention_out_.get());
+        multiply(&product, 1, attention_out_.get(rows_));
     }
 
     // One head of one view, counted through all views.
@@ -109,13 +109,13 @@ class TowerRun {
     void mlp(const TowerLayer& layer) {
         norm_into(mlp_in_, layer.norm2, layer.norm2_bias);
         const Product wide{&layer.fc1, {inner_, tower_.inner, Output::PUT}};
-        multiply(&wide, 1, mlp_in_.get());
+        multiply(&wide, 1, mlp_in_.get(rows_));
         over_rows(rows_, tower_.inner, [&](int64_t row) {
             activate(inner_ + row * tower_.inner, tower_.inner, tower_.activation);
             mlp_out_.put(row, inner_ + row * tower_.inner);
         });
         const Product product{&layer.fc2, {x_, tower_.dim, Output::ADD}};
-        multiply(&product, 1, mlp_out_.get());
+        multiply(&product, 1, mlp_out_.get(rows_));
     }
 
     const Tower& tower_;
