@@ -102,3 +102,21 @@ def test_the_engine_runs_natively_where_nothing_is_lost(small: Loaded) -> None:
     with torch.no_grad():
         loaded.model.language.layers[0].mlp.up_proj.weight[0, 0] = 1 / 3  # of more than 16 bits
     assert isinstance(Engine(loaded)._runner, TorchRunner)
+
+
+def test_keys_and_values_of_8_bits_and_where_they_are_refused(
+    small: Loaded, picture: Callable[[int], Image.Image]
+) -> None:
+    """Answers with the cache grown and shared by two conversations are those of each alone."""
+    (first, params), (second, _), *_ = requests(picture)
+    engine = Engine(small, kv_cache="int8")
+    together = [engine.generate(asked, params).tokens for asked in (first, second, first)]
+    alone = [Engine(small, kv_cache="int8").generate(asked, params).tokens for asked in (first, second, first)]
+    assert together == alone
+    half, whole = (Engine(small, kv_cache=kept)._runner._cache for kept in ("int8", "float16"))
+    assert half.shape[:2] == whole.shape[:2] and half.nbytes < 0.6 * whole.nbytes
+    loaded = load("pocket")
+    with torch.no_grad():
+        loaded.model.language.layers[0].mlp.up_proj.weight[0, 0] = 1 / 3
+    with pytest.raises(ValueError, match="kept as int8 by the native kernels alone"):
+        Engine(loaded, kv_cache="int8")

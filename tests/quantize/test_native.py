@@ -8,8 +8,9 @@ from torch import Tensor
 
 from llavakit.config import LanguageConfig, VisionConfig
 from llavakit.kernels import native
-from llavakit.kernels.graph import BLOCK, NativeDecoder
+from llavakit.kernels.graph import BLOCK, KeysValues, NativeDecoder
 from llavakit.model import LanguageModel, VisionTower
+from llavakit.model.cache import KVCache
 from llavakit.quantize.linear import QuantizedEmbedding, QuantizedLinear
 from llavakit.quantize.native import native_decoder, native_tower
 from llavakit.quantize.schemes import SCHEMES, Grid
@@ -69,9 +70,9 @@ def a_table(seed: int = 0) -> Tensor:
     return torch.randperm(NUM_BLOCKS, generator=torch.Generator().manual_seed(seed)).int()
 
 
-def logits_of(decoder: NativeDecoder, tokens: Tensor, chunks: list[int]) -> Tensor:
+def logits_of(decoder: NativeDecoder, tokens: Tensor, chunks: list[int], kept_as: KeysValues = "float16") -> Tensor:
     """All logits of one sequence that comes in chunks of these lengths."""
-    cache, table, found, start = decoder.new_cache(NUM_BLOCKS), a_table()[None], [], 0
+    cache, table, found, start = decoder.new_cache(NUM_BLOCKS, kept_as), a_table()[None], [], 0
     for length in chunks:
         here = torch.arange(length).int()
         found.append(
@@ -91,22 +92,53 @@ def test_a_decoder_is_its_modules(language: LanguageModel, decoder: NativeDecode
     assert (found - wanted).norm() < 0.02 * wanted.norm()
 
 
+class RoundedCache(KVCache):
+    """Keys and values of 8 bits, in torch: each head's of a position with a scale of its own."""
+
+    def extend(self, layer: int, keys: Tensor, values: Tensor) -> tuple[Tensor, Tensor]:
+        return super().extend(layer, _rounded(keys), _rounded(values))
+
+
+def _rounded(x: Tensor) -> Tensor:
+    scale = x.abs().amax(-1, keepdim=True) / 127
+    return (x / scale).round() * scale
+
+
 @torch.inference_mode()
-def test_chunks_change_nothing(decoder: NativeDecoder) -> None:
+def test_keys_and_values_of_8_bits_are_their_twin_in_torch() -> None:
+    """With weights that are floats, so that nothing else is rounded."""
+    torch.manual_seed(3)
+    config = LanguageConfig(
+        vocab_size=90, hidden_size=96, intermediate_size=176, num_layers=3, num_heads=6, num_kv_heads=2, head_dim=32,
+        max_positions=NUM_BLOCKS * BLOCK,
+    )  # fmt: skip
+    model = LanguageModel(config).half().float().eval()
+    decoder = native_decoder(model, "float16")
     tokens = torch.randint(0, 90, (70,), generator=torch.Generator().manual_seed(1)).int()
-    whole = logits_of(decoder, tokens, [70])
-    for chunks in ([1] * 70, [16, 1, 20, 33], [69, 1]):
-        assert torch.equal(logits_of(decoder, tokens, chunks), whole)
+    cache = RoundedCache(config, capacity=70)
+    wanted = model.lm_head(model(model.embed(tokens[None].long()), torch.arange(70)[None], cache)[0])
+    found = logits_of(decoder, tokens, [33, 1, 36], "int8")
+    assert (found - wanted).norm() < 1e-4 * wanted.norm() < (logits_of(decoder, tokens, [70]) - wanted).norm() / 5
 
 
 @torch.inference_mode()
-def test_neighbours_change_nothing(decoder: NativeDecoder) -> None:
+@pytest.mark.parametrize("kept_as", ["float16", "int8"])
+def test_chunks_change_nothing(decoder: NativeDecoder, kept_as: KeysValues) -> None:
+    tokens = torch.randint(0, 90, (70,), generator=torch.Generator().manual_seed(1)).int()
+    whole = logits_of(decoder, tokens, [70], kept_as)
+    for chunks in ([1] * 70, [16, 1, 20, 33], [69, 1]):
+        assert torch.equal(logits_of(decoder, tokens, chunks, kept_as), whole)
+
+
+@torch.inference_mode()
+@pytest.mark.parametrize("kept_as", ["float16", "int8"])
+def test_neighbours_change_nothing(decoder: NativeDecoder, kept_as: KeysValues) -> None:
     """Three sequences in one step: a prompt, a single token behind a prompt, and some drafts behind another."""
     random = torch.Generator().manual_seed(2)
     tokens = [torch.randint(0, 90, (length,), generator=random).int() for length in (40, 30, 25)]
-    alone = [logits_of(decoder, each, [len(each)]) for each in tokens]
+    alone = [logits_of(decoder, each, [len(each)], kept_as) for each in tokens]
     width = 8
-    tables, cache = a_table(3)[: 3 * width].view(3, width), decoder.new_cache(NUM_BLOCKS)
+    tables, cache = a_table(3)[: 3 * width].view(3, width), decoder.new_cache(NUM_BLOCKS, kept_as)
     for sequence, known in ((1, 29), (2, 20)):
         here = torch.arange(known).int()
         decoder.step(tokens[sequence][:known], here, ints(0, known), ints(0), tables[sequence][None], cache, ints())

@@ -12,8 +12,7 @@ from dataclasses import dataclass
 
 from llavakit.bench.figures import rounded
 from llavakit.config import LanguageConfig, LlavaConfig, VisionConfig
-
-BITS_OF_KV = 16
+from llavakit.kernels.graph import KeysValues
 
 
 @dataclass(frozen=True)
@@ -71,12 +70,20 @@ class Work:
         return max(self.bytes / gigabytes_per_s, self.operations / gigaoperations_per_s) / 1e9
 
 
-def decode_work(config: LanguageConfig, *, context: int, weight_bytes: float, batch: int = 1) -> Work:
+def cache_bytes_read(config: LanguageConfig, kv_cache: KeysValues | None) -> int:
+    """Of one token's keys and values; those of 8 bits have a scale of four bytes for each head."""
+    width = config.head_dim + 4 if kv_cache == "int8" else 2 * config.head_dim
+    return 2 * config.num_layers * config.num_kv_heads * width
+
+
+def decode_work(
+    config: LanguageConfig, *, context: int, weight_bytes: float, batch: int = 1, kv_cache: KeysValues | None = None
+) -> Work:
     """One step of `batch` sequences, each `context` tokens long: all weights once, and everybody's keys and values."""
     weights = sum(matrix.weights for matrix in language_matrices(config))
-    numbers = 2 * config.num_layers * config.num_kv_heads * config.head_dim * context * batch
+    cache = cache_bytes_read(config, kv_cache) * context * batch
     attention = 4 * config.num_layers * config.num_heads * config.head_dim * context * batch
-    return Work(weight_bytes + numbers * BITS_OF_KV / 8, 2 * weights * batch + attention)
+    return Work(weight_bytes + cache, 2 * weights * batch + attention)
 
 
 def prefill_work(config: LanguageConfig, *, tokens: int, start: int, weight_bytes: float) -> Work:
@@ -102,7 +109,9 @@ def _rows_of_tower(config: LlavaConfig, vision: VisionConfig) -> Iterator[tuple[
         yield matrix, vision.num_features if matrix.name.startswith("projector") else vision.num_positions
 
 
-def works(config: LlavaConfig, *, first: int, second: int, weight_bytes: float) -> dict[str, dict[str, float]]:
+def works(
+    config: LlavaConfig, *, first: int, second: int, weight_bytes: float, kv_cache: KeysValues | None = None
+) -> dict[str, dict[str, float]]:
     """What every job of a conversation costs, as plain data, for anybody to divide by the ceilings of a machine.
 
     `first` and `second` are the lengths of two prompts, one behind the other; `weight_bytes` are those that a token
@@ -112,7 +121,7 @@ def works(config: LlavaConfig, *, first: int, second: int, weight_bytes: float) 
     jobs = {
         "encode": encode_work(config, weight_bytes=tower),
         "prefill": prefill_work(language, tokens=first, start=0, weight_bytes=weight_bytes),
-        "decode": decode_work(language, context=first, weight_bytes=weight_bytes),
+        "decode": decode_work(language, context=first, weight_bytes=weight_bytes, kv_cache=kv_cache),
         "second": prefill_work(language, tokens=second, start=first, weight_bytes=weight_bytes),
     }
     return {

@@ -19,27 +19,36 @@ from llavakit.config import LlavaConfig
 from llavakit.engine.blocks import num_blocks_for
 from llavakit.engine.engine import Engine, runner_for
 from llavakit.engine.sampling import SamplingParams
+from llavakit.kernels.graph import KeysValues
 from llavakit.processing import Conversation
 
 FIRST, SECOND = "Describe the picture in detail.", "How many things are in the picture?"
 
 
 def measure_subject(
-    subject: Subject, config: LlavaConfig, *, prompt: Prompt, threads: int, rounds: int, device: str = "cpu"
+    subject: Subject,
+    config: LlavaConfig,
+    *,
+    prompt: Prompt,
+    threads: int,
+    rounds: int,
+    device: str = "cpu",
+    kv_cache: KeysValues | None = None,
 ) -> dict[str, Any]:
     """A model of given shapes: every job alone, beside what the machine could do in the same round."""
     check_length(config, prompt)
     subject.encode()
     subject.prefill(prompt.first, 0)
     subject.decode(1, prompt.first, 1)
-    work = works(config, first=prompt.first, second=prompt.second, weight_bytes=subject.decode_bytes)
+    weights = subject.decode_bytes
+    work = works(config, first=prompt.first, second=prompt.second, weight_bytes=weights, kv_cache=kv_cache)
+    read = decode_work(config.language, context=prompt.first, weight_bytes=weights, kv_cache=kv_cache).bytes
     found: dict[str, list[float]] = defaultdict(list)
     for _ in range(rounds):
         ceilings = probe(threads, device)
         encode, prefill = _seconds(subject.encode), _seconds(subject.prefill, prompt.first, 0)
         decode = _seconds(subject.decode, prompt.spoken, prompt.first, 1) / prompt.spoken
         second = _seconds(subject.prefill, prompt.second, prompt.first)
-        read = decode_work(config.language, context=prompt.first, weight_bytes=subject.decode_bytes).bytes
         found["encode_ms"].append(1e3 * encode)
         found["prefill_tokens_per_s"].append(prompt.first / prefill)
         found["decode_tokens_per_s"].append(1 / decode)

@@ -27,8 +27,8 @@ def random_packed(rows: int, cols: int, grid: Grid) -> Packed:
 class PackedSubject:
     """Each part in the numbers that `llava quantize` writes it in."""
 
-    def __init__(self, config: LlavaConfig, scheme: Scheme, *, keys_values: KeysValues = "float16") -> None:
-        self._config, self._language, self._keys_values = config, config.language, keys_values
+    def __init__(self, config: LlavaConfig, scheme: Scheme, *, kv_cache: KeysValues = "float16") -> None:
+        self._config, self._language, self._kv_cache = config, config.language, kv_cache
         self._embeddings = VisionEmbeddings(config.vision).requires_grad_(False)
         self._pixels = torch.randn(1, 3, config.vision.image_size, config.vision.image_size)
         self._tower, self._projector = _tower(config, scheme.tower), _projector(config, scheme.tower)
@@ -38,7 +38,7 @@ class PackedSubject:
         self._together: Tensor | None = None  # of several conversations
 
     def _new_cache(self, num_blocks: int) -> Tensor:
-        return self._decoder.new_cache(num_blocks, self._keys_values)
+        return self._decoder.new_cache(num_blocks, self._kv_cache)
 
     def _new_decoder(self, scheme: Scheme) -> NativeDecoder:
         language = self._language

@@ -14,6 +14,7 @@ from llavakit.bench.shapes import FLOATS, random_model
 from llavakit.bench.subject import Subject, TorchSubject
 from llavakit.config import LlavaConfig, nearest
 from llavakit.kernels import instruction_set, native, set_num_threads
+from llavakit.kernels.graph import KeysValues
 from llavakit.quantize import schemes as quantize
 
 
@@ -21,7 +22,7 @@ def _float(config: LlavaConfig, dtype: torch.dtype) -> Subject:
     return TorchSubject(random_model(config, dtype=dtype))
 
 
-SCHEMES: Mapping[str, Callable[[LlavaConfig], Subject]] = MappingProxyType(
+SCHEMES: Mapping[str, Callable[..., Subject]] = MappingProxyType(
     {
         "float32": partial(_float, dtype=torch.float32),
         "bfloat16": partial(_float, dtype=torch.bfloat16),
@@ -31,14 +32,27 @@ SCHEMES: Mapping[str, Callable[[LlavaConfig], Subject]] = MappingProxyType(
 
 
 def make_subject(
-    config: LlavaConfig, scheme: str, *, threads: int, device: str = "cpu", conversations: int = 1, length: int = 1
+    config: LlavaConfig,
+    scheme: str,
+    *,
+    threads: int,
+    device: str = "cpu",
+    conversations: int = 1,
+    length: int = 1,
+    kv_cache: KeysValues | None = None,
 ) -> Subject:
     """On another device than a CPU there has to be room for so many conversations of so many tokens.
 
-    Raises ValueError for an unknown scheme, and on a CPU for a packed one where the native kernels are not built.
+    Raises ValueError for an unknown scheme, on a CPU for a packed one where the native kernels are not built, and for a
+    `kv_cache` where they are not used.
     """
     if scheme not in SCHEMES:
         raise ValueError(f"there is no scheme called {scheme!r}: {nearest(scheme, list(SCHEMES))}")
+    if kv_cache is not None and (device != "cpu" or scheme in FLOATS):
+        raise ValueError(
+            f"keys and values are kept as {kv_cache} by the native kernels alone, and this is {scheme} on {device}: "
+            f"take a quantised scheme on cpu"
+        )
     if device != "cpu":
         model = random_quantised(config, scheme).to(device)
         return RunnerSubject(model, conversations=conversations, length=length)
@@ -46,4 +60,4 @@ def make_subject(
         raise ValueError(f"{scheme} is measured with the native kernels ({instruction_set()}): take one of {FLOATS}")
     torch.set_num_threads(threads)
     set_num_threads(threads)
-    return SCHEMES[scheme](config)
+    return SCHEMES[scheme](config) if kv_cache is None else SCHEMES[scheme](config, kv_cache=kv_cache)

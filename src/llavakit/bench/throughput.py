@@ -10,6 +10,7 @@ from llavakit.bench.figures import figure
 from llavakit.bench.probe import probe
 from llavakit.bench.subject import Subject
 from llavakit.config import LlavaConfig
+from llavakit.kernels.graph import KeysValues
 
 
 def measure(
@@ -22,6 +23,7 @@ def measure(
     threads: int,
     rounds: int,
     device: str = "cpu",
+    kv_cache: KeysValues | None = None,
 ) -> dict[str, Any]:
     """Tokens a second of `n` conversations in all, for every n in turn, each `context` tokens long.
 
@@ -44,7 +46,8 @@ def measure(
             subject.decode(steps, context, count)
             seconds = (perf_counter() - start) / steps
             rates[count].append(count / seconds)
-            work = decode_work(config.language, context=context, weight_bytes=subject.decode_bytes, batch=count)
+            weights = subject.decode_bytes
+            work = decode_work(config.language, context=context, weight_bytes=weights, batch=count, kv_cache=kv_cache)
             shares[count].append(work.bytes / seconds / (bandwidths[-1] * 1e9))
     least = min(counts)
     return {

@@ -14,6 +14,7 @@ from llavakit.cli.options import (
     DeviceOption,
     DraftOption,
     DTypeOption,
+    KeysValuesOption,
     MaxTokensOption,
     ModelOption,
     SeedOption,
@@ -41,6 +42,7 @@ def ask(
     seed: SeedOption = None,
     draft: DraftOption = 0,
     template: TemplateOption = None,
+    kv_cache: KeysValuesOption = None,
     visual_tokens: VisualTokensOption = None,
     visual_method: VisualMethodOption = None,
     vision_tower: VisionTowerOption = None,
@@ -71,7 +73,7 @@ def ask(
         threads=threads,
         visual_tokens=fewer,
     )
-    engine = Engine(loaded)
+    engine = Engine(loaded, kv_cache=kv_cache)
     events = engine.stream(Conversation().ask(image, question), params, template=style)
 
     def as_object(completion: Completion) -> dict[str, object]:

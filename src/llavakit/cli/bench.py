@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 
-from llavakit.cli.options import Device, ThreadsOption
+from llavakit.cli.options import Device, KeysValuesOption, ThreadsOption
 
 if TYPE_CHECKING:
     from llavakit.bench.subject import Subject
@@ -40,6 +40,7 @@ def latency(
     model: BenchedArgument = "pocket",
     shapes: ShapesOption = None,
     scheme: SchemeOption = "bfloat16",
+    kv_cache: KeysValuesOption = None,
     rounds: RoundsOption = 5,
     max_tokens: Annotated[int, typer.Option(min=2, help="Longest answer of a real model, in tokens.")] = 64,
     device: BenchedDeviceOption = "cpu",
@@ -61,9 +62,11 @@ def latency(
     else:
         config = find_shapes(shapes)
         prompt = Prompt()
-        subject = make_subject(config, scheme, threads=count, device=place, length=prompt.length)
-        found = measure_subject(subject, config, prompt=prompt, threads=count, rounds=rounds, device=place)
-    named = {"model": model} if shapes is None else {"shapes": shapes, "scheme": scheme}
+        subject = make_subject(config, scheme, threads=count, device=place, length=prompt.length, kv_cache=kv_cache)
+        found = measure_subject(
+            subject, config, prompt=prompt, threads=count, rounds=rounds, device=place, kv_cache=kv_cache
+        )
+    named = {"model": model} if shapes is None else {"shapes": shapes, "scheme": scheme, "kv_cache": kv_cache}
     _print("latency", named | found, figures_table(found["figures"]), threads=count, device=place, out=out)
 
 
@@ -72,6 +75,7 @@ def throughput(
     model: BenchedArgument = "pocket",
     shapes: ShapesOption = None,
     scheme: SchemeOption = "bfloat16",
+    kv_cache: KeysValuesOption = None,
     conversations: Annotated[str, typer.Option(help="How many at once, one number after the other.")] = "1,2,4,8",
     context: Annotated[int, typer.Option(min=1, help="How long each is, in tokens.")] = 640,
     steps: Annotated[int, typer.Option(min=1, help="How many tokens each speaks.")] = 16,
@@ -105,11 +109,21 @@ def throughput(
             subject = RunnerSubject(opened, conversations=max(counts), length=length)
     else:
         config = find_shapes(shapes)
-        subject = make_subject(config, scheme, threads=count, device=place, conversations=max(counts), length=length)
+        subject = make_subject(
+            config, scheme, threads=count, device=place, conversations=max(counts), length=length, kv_cache=kv_cache
+        )
     found = measure(
-        subject, config, counts=counts, context=context, steps=steps, threads=count, rounds=rounds, device=place
+        subject,
+        config,
+        counts=counts,
+        context=context,
+        steps=steps,
+        threads=count,
+        rounds=rounds,
+        device=place,
+        kv_cache=kv_cache,
     )
-    named = {"model": model} if shapes is None else {"shapes": shapes, "scheme": scheme}
+    named = {"model": model} if shapes is None else {"shapes": shapes, "scheme": scheme, "kv_cache": kv_cache}
     _print("throughput", named | found, throughput_table(found), threads=count, device=place, out=out)
 
 
@@ -139,6 +153,7 @@ def peers(
     ] = None,
     shapes: Annotated[str, typer.Option(help="The shapes that all have.")] = DEFAULT_SHAPES,
     scheme: Annotated[str, typer.Option(help="The number format of our own weights.")] = "int4-g32",
+    kv_cache: KeysValuesOption = None,
     rounds: RoundsOption = 5,
     device: Annotated[
         Literal["cpu", "cuda"], typer.Option(help="Where all compute; on a GPU 64 conversations are the many.")
@@ -167,13 +182,15 @@ def peers(
     here = [peer for peer in asked if _is_here(peer.name, peer.missing(), is_asked_for=bool(names))]
     config = find_shapes(shapes)
     room, prompt = free_memory(place), prompt_on(place)
-    plan = Plan(config, scheme, _threads(threads), rounds, cache.resolve() / shapes, room, prompt, place)
+    plan = Plan(config, scheme, _threads(threads), rounds, cache.resolve() / shapes, room, prompt, place, kv_cache)
     found = run(here, plan, say=lambda line: typer.echo(line, err=True))
-    work = works(config, first=plan.prompt.first, second=plan.prompt.second, weight_bytes=found.weight_bytes)
+    first, second = plan.prompt.first, plan.prompt.second
+    work = works(config, first=first, second=second, weight_bytes=found.weight_bytes, kv_cache=kv_cache)
     facts = Facts(plan.prompt, found.decode_bytes(plan), 1e9 * work["prefill"]["gigaoperations"])
     result = {
         "shapes": shapes,
         "scheme": scheme,
+        "kv_cache": kv_cache,
         "prompt": described(plan.prompt),
         "rounds": rounds,
         "ceilings": [one.ceilings.plain() for one in found.rounds],

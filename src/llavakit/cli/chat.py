@@ -12,6 +12,7 @@ from llavakit.cli.options import (
     DeviceOption,
     DraftOption,
     DTypeOption,
+    KeysValuesOption,
     MaxTokensOption,
     ModelOption,
     SeedOption,
@@ -36,6 +37,7 @@ def chat(
     seed: SeedOption = None,
     draft: DraftOption = 0,
     template: TemplateOption = None,
+    kv_cache: KeysValuesOption = None,
     visual_tokens: VisualTokensOption = None,
     visual_method: VisualMethodOption = None,
     vision_tower: VisionTowerOption = None,
@@ -63,7 +65,7 @@ def chat(
         threads=threads,
         visual_tokens=fewer,
     )
-    talk = Talk(Engine(loaded), params, template=style, model_name=loaded.name)
+    talk = Talk(Engine(loaded, kv_cache=kv_cache), params, template=style, model_name=loaded.name)
     if picture is not None:
         talk.show(picture)
     talk.run()

@@ -11,6 +11,7 @@ from llavakit.cli.options import (
     BaseOption,
     DeviceOption,
     DTypeOption,
+    KeysValuesOption,
     ModelArgument,
     ThreadsOption,
     VisionTowerOption,
@@ -28,6 +29,7 @@ def evaluate(
     limit: Annotated[int | None, typer.Option(min=1, help=_LIMIT_HELP)] = None,
     seed: Annotated[int, typer.Option(help="Chooses the pictures, where there is a limit.")] = 0,
     out: Annotated[Path | None, typer.Option(help="Write the whole report here, as JSON.", dir_okay=False)] = None,
+    kv_cache: KeysValuesOption = None,
     visual_tokens: VisualTokensOption = None,
     visual_method: VisualMethodOption = None,
     vision_tower: VisionTowerOption = None,
@@ -67,7 +69,7 @@ def evaluate(
         threads=threads,
         visual_tokens=fewer,
     )
-    report = run(task, test, loaded, folder=locate(model), limit=limit, seed=seed, watch=watch)
+    report = run(task, test, loaded, folder=locate(model), limit=limit, seed=seed, kv_cache=kv_cache, watch=watch)
     Console().print(render(report["results"]))
     asked = f"{report['asked']['questions']} questions in {report['seconds']:.0f} s"
     if out is not None:

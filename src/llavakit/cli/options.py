@@ -80,6 +80,15 @@ VisualMethodOption = Annotated[
     ),
 ]
 
+KeysValues = Literal["float16", "int8"]
+KeysValuesOption = Annotated[
+    KeysValues | None,
+    typer.Option(
+        "--kv-cache",
+        help="What the native kernels keep keys and values as; int8 takes half the memory.  [default: float16]",
+    ),
+]
+
 OWN_TEMPLATE = "jinja"
 _TEMPLATE_HELP = (
     f"Prompt template, of those that llava list --templates shows; {OWN_TEMPLATE} is the Jinja program that came with "

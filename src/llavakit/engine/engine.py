@@ -25,6 +25,8 @@ from llavakit.engine.request import Completion, Event
 from llavakit.engine.runner import Runner, Seen, Span, TorchRunner
 from llavakit.engine.sampling import SamplingParams, forbidden_tokens, sample, sample_verifying
 from llavakit.engine.scheduler import Scheduler, Sequence, Work
+from llavakit.kernels import instruction_set
+from llavakit.kernels.graph import KeysValues
 from llavakit.model import Llava
 from llavakit.processing.conversation import Conversation
 from llavakit.processing.jinja import JinjaTemplate
@@ -53,12 +55,13 @@ class Engine:
         cache_tokens: int | None = None,
         image_cache_bytes: int = IMAGE_CACHE_BYTES,
         is_compiled: bool = False,
+        kv_cache: KeysValues | None = None,
     ) -> None:
         """`max_sequences` are answered at once, with up to `token_budget` tokens computed in a step.
 
         `cache_tokens` is for how many tokens there is room in all, those kept for later included; by default for one
-        whole context. Memory is taken as it is needed. `is_compiled` is for CUDA devices and long use, as in
-        `runner_for`.
+        whole context. Memory is taken as it is needed. `is_compiled` is for CUDA devices and long use, and `kv_cache`
+        for the native kernels, both as in `runner_for`.
         """
         self._config, self._tokenizer, self._processor = loaded.config, loaded.tokenizer, loaded.processor
         self._forbidden = forbidden_tokens(loaded.config, loaded.tokenizer.size)
@@ -67,7 +70,7 @@ class Engine:
         cache_tokens = loaded.config.language.max_positions if cache_tokens is None else cache_tokens
         num_blocks = num_blocks_for(cache_tokens)
         self._scheduler = Scheduler(num_blocks=num_blocks, max_sequences=max_sequences, token_budget=token_budget)
-        self._runner = runner or runner_for(loaded.model, num_blocks, is_compiled=is_compiled)
+        self._runner = runner or runner_for(loaded.model, num_blocks, is_compiled=is_compiled, kv_cache=kv_cache)
         self._requests: dict[Sequence, Request] = {}
 
     def generate(
@@ -273,15 +276,25 @@ class Engine:
         return sample_verifying(scores, work.drafts, params, generator, history)
 
 
-def runner_for(model: Llava, num_blocks: int, *, is_compiled: bool = False) -> Runner:
+def runner_for(
+    model: Llava, num_blocks: int, *, is_compiled: bool = False, kv_cache: KeysValues | None = None
+) -> Runner:
     """What computes a model best where it is.
 
     `is_compiled`: on a CUDA device tokens are computed by compiled code, replayed as graphs. Then the first token of
     each new shape of a step waits for a compiler, all `num_blocks` are taken at once, and the model becomes the
     runner's, its quantised weights rewritten in place. Elsewhere it changes nothing.
+
+    `kv_cache`: what the native kernels keep keys and values as; int8 is half of float16, the default. In torch they
+    are what the model computes in; ValueError where something else is asked for.
     """
     if kind := native_kind(model):
-        return NativeRunner(model, kind)
+        return NativeRunner(model, kind, kept_as=kv_cache or "float16")
+    if kv_cache is not None:
+        raise ValueError(
+            f"keys and values are kept as {kv_cache} by the native kernels alone, and this model is computed by torch "
+            f"({instruction_set()}): leave out what they are to be kept as"
+        )
     if is_compiled and model.language.norm.weight.device.type == "cuda":
         return GraphRunner(model, num_blocks)
     return TorchRunner(model)

@@ -11,6 +11,7 @@ from torch import Tensor
 
 from llavakit.anyres import Size
 from llavakit.engine.runner import Seen, Span, see
+from llavakit.kernels.graph import KeysValues
 from llavakit.model import Images, Llava
 from llavakit.quantize.native import NativeKind, native_decoder, native_tower
 
@@ -20,11 +21,12 @@ FIRST_BLOCKS = 64  # 1,024 tokens; room doubles when it is needed
 class NativeRunner:
     """Sequences together in one ragged batch. A sequence's scores are, to the last bit, those it would have alone."""
 
-    def __init__(self, model: Llava, kind: NativeKind) -> None:
-        """`kind` is the model's `native_kind`."""
+    def __init__(self, model: Llava, kind: NativeKind, *, kept_as: KeysValues = "float16") -> None:
+        """`kind` is the model's `native_kind`; keys and values are `kept_as` these numbers."""
         self._model = model
         self._decoder, self._tower = native_decoder(model.language, kind), native_tower(model.vision, kind)
-        self._cache = self._decoder.new_cache(FIRST_BLOCKS)
+        self._kept_as = kept_as
+        self._cache = self._decoder.new_cache(FIRST_BLOCKS, kept_as)
 
     @torch.inference_mode()
     def step(self, spans: Sequence[Span]) -> list[Float[Tensor, "num_logits vocab"]]:
@@ -74,7 +76,7 @@ class NativeRunner:
         known = self._cache.shape[1]
         if block < known:
             return
-        larger = self._decoder.new_cache(max(block + 1, 2 * known))
+        larger = self._decoder.new_cache(max(block + 1, 2 * known), self._kept_as)
         larger[:, :known] = self._cache
         self._cache = larger
 

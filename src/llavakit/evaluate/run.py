@@ -16,6 +16,7 @@ from llavakit.engine.engine import Engine
 from llavakit.engine.sampling import SamplingParams
 from llavakit.evaluate.report import summarize
 from llavakit.evaluate.task import Answer, Question, Questions, Task
+from llavakit.kernels.graph import KeysValues
 from llavakit.processing.conversation import Conversation
 from llavakit.processing.image import open_image
 from llavakit.quantize.apply import num_weights, scheme_of
@@ -26,16 +27,24 @@ Watch = Callable[[Iterator[Answer], int], Iterator[Answer]]
 
 
 def run(
-    task: Task, test: Questions, loaded: Loaded, *, folder: Path, limit: int | None, seed: int, watch: Watch
+    task: Task,
+    test: Questions,
+    loaded: Loaded,
+    *,
+    folder: Path,
+    limit: int | None,
+    seed: int,
+    watch: Watch,
+    kv_cache: KeysValues | None = None,
 ) -> dict[str, Any]:
     """The report on a model, as plain data. What stands under `results` depends on model, test, limit and seed alone.
 
     `test` is what `task.read` gave and `folder` holds the weights. `watch` gets the answers as they come and their
-    number, and passes them on: it may show somebody how far the run has come.
+    number, and passes them on: it may show somebody how far the run has come. `kv_cache` is as in `Engine`.
     """
     questions = choose(test.questions, limit=limit, seed=seed)
     start = perf_counter()
-    answers = list(watch(ask(Engine(loaded), task, questions), len(questions)))
+    answers = list(watch(ask(Engine(loaded, kv_cache=kv_cache), task, questions), len(questions)))
     seconds = perf_counter() - start
     weight = loaded.model.language.norm.weight
     return {
@@ -45,6 +54,7 @@ def run(
             "parameters": num_weights(loaded.model),
             "scheme": scheme_of(loaded.model),
             "computed_in": str(weight.dtype).removeprefix("torch."),
+            "kv_cache": kv_cache,
             "sha256": digest(*sorted(file for file in folder.glob("*.safetensors") if file.is_file())),
         },
         "data": {

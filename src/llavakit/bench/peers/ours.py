@@ -20,10 +20,11 @@ class Ours:
             device=asked.device,
             conversations=asked.conversations,
             length=asked.length,
+            kv_cache=asked.kv_cache,
         )
         self.about: dict[str, Any] = {
             "version": torch.__version__,
-            "weights": asked.scheme,
+            "weights": asked.scheme if asked.kv_cache is None else f"{asked.scheme}, keys and values {asked.kv_cache}",
             "decode_bytes": self._subject.decode_bytes,
         }
         self.encode, self.prefill, self.decode = self._subject.encode, self._subject.prefill, self._subject.decode

@@ -23,6 +23,7 @@ from llavakit.bench.peers.table import OURS, Peer, by_memory
 from llavakit.bench.peers.targets import Round
 from llavakit.bench.probe import Ceilings, probe
 from llavakit.config import LlavaConfig
+from llavakit.kernels.graph import KeysValues
 
 Say = Callable[[str], None]
 SETTLE_SECONDS = 0.1  # the threads of whoever came before may still be waiting for work, with all their might
@@ -41,6 +42,7 @@ class Plan:
     room: float
     prompt: Prompt = field(default_factory=Prompt)
     device: str = "cpu"
+    kv_cache: KeysValues | None = None
 
 
 @dataclass
@@ -55,7 +57,9 @@ class Found:
 
     def decode_bytes(self, plan: Plan) -> float:
         """What a token of ours reads, at the length that conversations have while they are measured."""
-        return decode_work(plan.shapes.language, context=plan.prompt.first, weight_bytes=self.weight_bytes).bytes
+        return decode_work(
+            plan.shapes.language, context=plan.prompt.first, weight_bytes=self.weight_bytes, kv_cache=plan.kv_cache
+        ).bytes
 
     @property
     def weight_bytes(self) -> int:
@@ -131,6 +135,7 @@ def _start(peer: Peer, plan: Plan, found: Found, running: dict[str, Process], al
         "threads": plan.threads,
         "cache": str(folder),
         "scheme": plan.scheme,
+        "kv_cache": plan.kv_cache,
         "device": plan.device,
         "conversations": plan.prompt.conversations,
         "length": plan.prompt.length,

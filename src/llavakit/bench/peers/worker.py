@@ -32,6 +32,7 @@ class Asked:
     device: str
     conversations: int
     length: int
+    kv_cache: str | None = None  # what we ourselves keep keys and values as
 
 
 class Peer(Protocol):
