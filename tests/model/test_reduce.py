@@ -45,18 +45,34 @@ def test_the_choice_equals_plain_loops(count: int) -> None:
 def test_kept_features_are_the_tower_s_own_in_reading_order() -> None:
     torch.manual_seed(0)
     features, attention = torch.randn(3, 16, 6), torch.rand(3, 16)
-    kept, places = prune(features, attention, 5)
+    kept, places, _ = prune(features, attention, 5)
     for view in range(3):
         assert places[view].tolist() == sorted(set(places[view].tolist()))
         assert torch.equal(kept[view], features[view, places[view]])
 
 
+@pytest.mark.parametrize("count", [1, 3, 7, 16])
+def test_every_patch_is_stood_for_by_the_likest_kept_one(count: int) -> None:
+    torch.manual_seed(0)
+    features = torch.randn(2, 16, 6)
+    features[:, 8:] = features[:, :8] * 2  # each has an equal, which may be kept too
+    _, places, masses = prune(features, torch.rand(2, 16), count)
+    for view, kept, found in zip(features.double().tolist(), places.tolist(), masses.tolist(), strict=True):
+        expected = [0] * count
+        for patch in range(16):
+            likest = max(range(count), key=lambda i: round(cosine(view[patch], view[kept[i]]), 6))
+            expected[kept.index(patch) if patch in kept else likest] += 1
+        assert found == expected and sum(found) == 16 and min(found) > 0
+
+
 def test_all_patches_are_all_patches() -> None:
     torch.manual_seed(0)
     features, attention = torch.randn(2, 16, 6), torch.rand(2, 16)
-    for kept, places in (prune(features, attention, 16), pool(features, 16)):
-        assert torch.equal(kept, features)
-        assert places.tolist() == [list(range(16))] * 2
+    kept, places, masses = prune(features, attention, 16)
+    assert masses.tolist() == [[1] * 16] * 2
+    for some, at in ((kept, places), pool(features, 16)):
+        assert torch.equal(some, features)
+        assert at.tolist() == [list(range(16))] * 2
 
 
 def test_equal_patches_are_taken_once_before_others() -> None:
@@ -78,7 +94,8 @@ def test_pooling_equals_plain_loops() -> None:
 
 
 @pytest.mark.parametrize("class_token", [True, False])
-def test_attention_received_equals_plain_loops(class_token: bool) -> None:
+def test_how_much_a_patch_is_looked_at_equals_plain_loops(class_token: bool) -> None:
+    """In shares of each computed layer; by the class vector, or by every patch where there is none."""
     torch.manual_seed(0)
     config = VisionConfig(
         image_size=28,
@@ -91,17 +108,23 @@ def test_attention_received_equals_plain_loops(class_token: bool) -> None:
     )
     tower, pixels = VisionTower(config), torch.randn(2, 3, 28, 28)
     with torch.inference_mode():
-        features, received = tower.features_and_attention(pixels)
+        features, looked_at = tower.features_and_attention(pixels)
         assert torch.equal(features, tower(pixels))
-        layer = tower.layers[1]  # feature layer -2: the second of three is the last computed
-        entered = layer.layer_norm1(tower.hidden_states(pixels)[1])
-        query, key = layer.self_attn.q_proj(entered), layer.self_attn.k_proj(entered)
-    seq, first = entered.shape[1], int(class_token)
-    for view in range(2):
-        expected = [0.0] * seq
-        for head in (slice(0, 4), slice(4, 8)):
-            for looking in range(seq):
-                scores = [math.exp(query[view, looking, head] @ key[view, at, head] / 2) for at in range(seq)]
-                for at in range(seq):
-                    expected[at] += scores[at] / sum(scores) / 2 / seq
-        assert received[view].tolist() == pytest.approx(expected[first:], abs=1e-6)
+        assert len(tower.layers) == 2  # feature layer -2: the second of three is the last computed
+        expected = torch.zeros(2, 16)
+        for layer, state in zip(tower.layers, tower.hidden_states(pixels)[:2], strict=True):
+            entered = layer.layer_norm1(state)
+            query, key = layer.self_attn.q_proj(entered), layer.self_attn.k_proj(entered)
+            for view in range(2):
+                expected[view] += shares(query[view], key[view], first=int(class_token))
+    torch.testing.assert_close(looked_at, expected, atol=1e-5, rtol=0)
+
+
+def shares(query: torch.Tensor, key: torch.Tensor, *, first: int) -> torch.Tensor:
+    """Of the attention that one layer of two heads gives to patches, in loops; the class vector comes first or not."""
+    total = torch.zeros(len(query))
+    for head in (slice(0, 4), slice(4, 8)):
+        for looking in range(1 if first else len(query)):
+            scores = [math.exp(query[looking, head] @ key[at, head] / 2) for at in range(len(key))]
+            total += torch.tensor(scores) / sum(scores)
+    return total[first:] / total[first:].sum()

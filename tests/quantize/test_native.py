@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from itertools import pairwise
+
 import pytest
 import torch
 from torch import Tensor
@@ -123,6 +125,30 @@ def test_neighbours_change_nothing(decoder: NativeDecoder) -> None:
 
 
 @torch.inference_mode()
+def test_a_bias_of_the_cache_is_added_to_the_attention(language: LanguageModel, decoder: NativeDecoder) -> None:
+    """As the modules do; in chunks and beside others the same to the last bit; and a bias of nothing is none."""
+    tokens = torch.randint(0, 90, (70,), generator=torch.Generator().manual_seed(6)).int()
+    here, table = torch.arange(70).int(), a_table()[None]
+    bias = torch.zeros(70)
+    bias[10:30] = torch.arange(20).mul(0.4)
+    wanted = language.lm_head(language(language.embed(tokens[None].long()), here[None].long(), bias=bias[None])[0])
+    known = torch.full((NUM_BLOCKS, BLOCK), 7.0)  # of others, and of what is yet to come
+    known.view(-1)[(table[0, :5, None] * BLOCK + torch.arange(BLOCK)).flatten()[:70].long()] = bias
+
+    def step(start: int, end: int, cache: Tensor, bias: Tensor | None) -> Tensor:
+        rows, wants = ints(0, end - start), here[: end - start]
+        return decoder.step(tokens[start:end], here[start:end], rows, ints(start), table, cache, wants, bias=bias)
+
+    whole = step(0, 70, decoder.new_cache(NUM_BLOCKS), known)
+    assert (whole - wanted).norm() < 0.02 * wanted.norm()
+    assert (whole[30:] - logits_of(decoder, tokens, [70])[30:]).norm() > 0.04 * wanted[30:].norm()
+    cache, cuts = decoder.new_cache(NUM_BLOCKS), [0, 16, 17, 37, 69, 70]
+    assert torch.equal(torch.cat([step(*cut, cache, known) for cut in pairwise(cuts)]), whole)
+    nothing = torch.zeros(NUM_BLOCKS, BLOCK)
+    assert torch.equal(step(0, 70, decoder.new_cache(NUM_BLOCKS), nothing), logits_of(decoder, tokens, [70]))
+
+
+@torch.inference_mode()
 def test_embeddings_in_place_of_tokens(language: LanguageModel, decoder: NativeDecoder) -> None:
     tokens = torch.randint(0, 90, (12,), generator=torch.Generator().manual_seed(4)).int()
     whole, cache = logits_of(decoder, tokens, [12]), decoder.new_cache(NUM_BLOCKS)
@@ -168,6 +194,11 @@ def test_what_does_not_fit_is_refused(decoder: NativeDecoder) -> None:
     ):
         with pytest.raises(ValueError):
             decoder.step(**{**good, **bad})
+    memory, logits = cache.view(torch.int16).view(torch.uint16), torch.empty(1, 90)
+    with pytest.raises(ValueError, match="bias"):
+        decoder._native.step(
+            ints(1, 2), ints(0, 1), ints(0, 2), ints(0), table, None, memory, ints(1), logits, torch.zeros(2, BLOCK)
+        )
 
 
 @torch.inference_mode()

@@ -104,12 +104,13 @@ class NativeDecoder:
         cache: Float16[Tensor, "layers blocks numbers"],
         wanted: Int[Tensor, " wanted"],
         embeds: Float[Tensor, "embedded dim"] | None = None,
+        bias: Float[Tensor, "blocks 16"] | None = None,
     ) -> Float[Tensor, "wanted vocab"]:
         """New tokens of several sequences, behind one another; sequence s has the rows from starts[s] to starts[s+1].
 
         All integers are int32. A token below 0 stands for the next row of `embeds`. Keys and values go into `cache`
         by each sequence's table of blocks, behind the `cached` ones; `positions` may leave gaps. Logits come of the
-        rows that are `wanted`.
+        rows that are `wanted`. `bias` is added to all attention to each position of the cache, the new ones included.
         """
         logits = torch.empty(len(wanted), self._vocab)
         self._native.step(
@@ -122,6 +123,7 @@ class NativeDecoder:
             cache.view(torch.int16).view(torch.uint16),
             wanted,
             logits,
+            bias,
         )
         return logits
 

@@ -25,13 +25,15 @@ class Images:
 
     All views of all pictures stand behind one another. A model with tiling reads from `sizes`, (width, height) of each
     picture, which of them belong together; others need none. Pictures in one view and in tiles do not mix.
-    `places`, where there are fewer features than patches, are the patches that the features stand at.
+    `places`, where there are fewer features than patches, are the patches that the features stand at, and `bias` is
+    what is added to the attention to each, where they count for several: the logarithm of how many.
     """
 
     pixels: Float[Tensor, "views 3 size size"] | None = None
     features: Float[Tensor, "views features width"] | None = None
     sizes: Sequence[Size] = ()
     places: Int[Tensor, "views features"] | None = None
+    bias: Float[Tensor, "views features"] | None = None
 
 
 class Llava(nn.Module):
@@ -54,9 +56,8 @@ class Llava(nn.Module):
             return Images(features=self.vision(pixels))
         if wanted.method == "pool":
             features, places = pool(self.vision(pixels), wanted.count)
-        else:
-            features, places = prune(*self.vision.features_and_attention(pixels), wanted.count)
-        return Images(features=features, places=places)
+            return Images(features=features, places=places)
+        return keep(*self.vision.features_and_attention(pixels), wanted.count)
 
     def encode_images(self, images: Images) -> Float[Tensor, "image_tokens dim"]:
         """One embedding for each placeholder, all pictures behind one another."""
@@ -88,6 +89,7 @@ class Llava(nn.Module):
         cache: Cache | None = None,
     ) -> Float[Tensor, "batch seq dim"]:
         """Hidden states. `positions` are those of `anyres.token_positions`."""
+        bias = None
         if images is None:
             embeds = self.language.embed(tokens)
         else:
@@ -99,7 +101,17 @@ class Llava(nn.Module):
             if images.places is not None:
                 placed = positions[placeholders] + images.places.flatten()
                 positions = positions.masked_scatter(placeholders, placed)
-        return self.language(embeds, positions, cache)
+            if images.bias is not None:
+                bias = torch.zeros(tokens.shape, device=tokens.device).masked_scatter(placeholders, images.bias)
+        return self.language(embeds, positions, cache, bias)
+
+
+def keep(
+    features: Float[Tensor, "views patches width"], attention: Float[Tensor, "views patches"], count: int
+) -> Images:
+    """The patches that stand for each view, as the language model is to take them."""
+    features, places, masses = prune(features, attention, count)
+    return Images(features=features, places=places, bias=masses.log())
 
 
 def _newline(tiling: TilingConfig | None, dim: int) -> nn.Parameter | None:

@@ -2,7 +2,8 @@
 
 Which patches matter is told by the tower's own attention, as in VisionZip (Yang et al. 2024). Taking the patches with
 most attention takes a large thing several times over; here the kept ones have to stand for all others, each of these
-counted by the attention it received. What is not kept is dropped.
+counted by the attention it received. What is not kept is dropped, but each kept one counts in the language model's
+attention for as many patches as it stands for (ToMe's proportional attention, Bolya et al. 2022).
 """
 
 from __future__ import annotations
@@ -15,15 +16,20 @@ from torch.nn import functional as F
 
 Fewer = tuple[Float[Tensor, "views count width"], Int[Tensor, "views count"]]
 """Features in reading order, and the patch that each stands at: its place in the picture as the model learned it."""
-SHARPNESS = 2.0  # power of the attention; found on pictures of another seed than those of docs/visual-tokens.md
+SHARPNESS = 1.5  # power of the attention; found on pictures of another seed than those of docs/visual-tokens.md
 
 
 def prune(
     features: Float[Tensor, "views patches width"], attention: Float[Tensor, "views patches"], count: int
-) -> Fewer:
-    """The `count` patches of each view that are kept, in reading order; `attention` is how much each is looked at."""
+) -> tuple[Float[Tensor, "views count width"], Int[Tensor, "views count"], Int[Tensor, "views count"]]:
+    """The `count` patches of each view that are kept, in reading order, as in `Fewer`, and how many each stands for.
+
+    `attention` is how much each patch is looked at. Every patch is stood for by the likest kept one, a kept one by
+    itself, so that the last numbers sum up to all patches.
+    """
     places = torch.stack([choose(*view, count) for view in zip(features, attention, strict=True)])
-    return features.gather(1, places[..., None].expand(-1, -1, features.shape[-1])), places
+    masses = torch.stack([_masses(*view) for view in zip(features, places, strict=True)])
+    return features.gather(1, places[..., None].expand(-1, -1, features.shape[-1])), places, masses
 
 
 def choose(
@@ -45,6 +51,12 @@ def choose(
         taken.append(int(gain.argmax()))
         covered = torch.maximum(covered, likeness[:, taken[-1]])
     return torch.tensor(sorted(taken), device=features.device)
+
+
+def _masses(features: Float[Tensor, "patches width"], places: Int[Tensor, " count"]) -> Int[Tensor, " count"]:
+    stands_for = _likeness(features)[:, places].argmax(1)
+    stands_for[places] = torch.arange(len(places), device=places.device)  # others may be its equal
+    return stands_for.bincount(minlength=len(places))
 
 
 def _likeness(features: Float[Tensor, "patches width"]) -> Float[Tensor, "patches patches"]:

@@ -14,11 +14,13 @@ namespace ISA_NAMESPACE {
 constexpr int BLOCK = 16;  // positions in a block, as many as there are lanes
 constexpr float NOWHERE = -1e30f;
 
-// The keys and values of one head of one sequence: block i at `data + table[i] * stride`.
+// The keys and values of one head of one sequence: block i at `data + table[i] * stride`. `bias`, where there is any, is
+// added to the scores of a block's positions, by the same table.
 struct HeadBlocks {
     const uint16_t* data;
     const int32_t* table;
     int64_t stride;
+    const float* bias = nullptr;
 
     const uint16_t* keys(int64_t block) const { return data + table[block] * stride; }
     const uint16_t* values(int64_t block, int head_dim) const { return keys(block) + BLOCK * head_dim; }
@@ -63,6 +65,11 @@ LANES_INLINE void score_blocks(const Queries<M>& queries, const HeadBlocks& bloc
             for (int b = 0; b < B; b++) total[m][b] = fma(key[b], query, total[m][b]);
         }
     }
+    if (blocks.bias)
+        for (int b = 0; b < B; b++) {
+            const Floats bias = load(blocks.bias + int64_t(blocks.table[first + b]) * BLOCK);
+            for (int m = 0; m < M; m++) total[m][b] = total[m][b] + bias;
+        }
     for (int m = 0; m < M; m++)
         for (int b = 0; b < B; b++) {
             const int64_t seen = queries.limit[m] - (first + b) * BLOCK;

@@ -200,7 +200,7 @@ class DecoderStep {
             queries.limit[m] = place(sequence, row) + 1;
         }
         const HeadBlocks blocks{cache + kv_head * 2 * BLOCK * decoder_.head_dim,
-                                batch_.tables + sequence * batch_.table_width, block_stride()};
+                                batch_.tables + sequence * batch_.table_width, block_stride(), batch_.bias};
         attend<M>(queries, blocks, int(decoder_.head_dim), scores_ + thread_number() * TILE_ROWS * longest_);
     }
 

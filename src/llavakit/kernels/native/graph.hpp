@@ -84,6 +84,7 @@ struct Batch {
     int64_t table_width;
     uint16_t* cache;            // float16 [layers, blocks, kv_heads, keys [head_dim, 16] then values [16, head_dim]]
     int64_t layer_stride;       // numbers from one layer to the next
+    const float* bias;          // [blocks, 16] of every cached position, added to all attention to it; null: nothing is
     const int32_t* wanted;      // [num_wanted] rows whose logits are wanted
     int64_t num_wanted;
     float* logits;              // [num_wanted, vocab]
