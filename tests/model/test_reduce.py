@@ -95,7 +95,7 @@ def test_pooling_equals_plain_loops() -> None:
 
 @pytest.mark.parametrize("class_token", [True, False])
 def test_how_much_a_patch_is_looked_at_equals_plain_loops(class_token: bool) -> None:
-    """In shares of each computed layer; by the class vector, or by every patch where there is none."""
+    """In shares of each computed layer by the class vector; where there is none, by every patch in the last."""
     torch.manual_seed(0)
     config = VisionConfig(
         image_size=28,
@@ -112,7 +112,7 @@ def test_how_much_a_patch_is_looked_at_equals_plain_loops(class_token: bool) -> 
         assert torch.equal(features, tower(pixels))
         assert len(tower.layers) == 2  # feature layer -2: the second of three is the last computed
         expected = torch.zeros(2, 16)
-        for layer, state in zip(tower.layers, tower.hidden_states(pixels)[:2], strict=True):
+        for layer, state in list(zip(tower.layers, tower.hidden_states(pixels)[:2], strict=True))[not class_token :]:
             entered = layer.layer_norm1(state)
             query, key = layer.self_attn.q_proj(entered), layer.self_attn.k_proj(entered)
             for view in range(2):

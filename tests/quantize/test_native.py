@@ -225,3 +225,13 @@ def test_a_tower_is_its_modules(activation: str) -> None:
     found = graph.run(states[0])
     assert (found - states[-1]).norm() < 0.02 * states[-1].norm()
     assert torch.equal(torch.cat([graph.run(view[None]) for view in states[0]]), found)
+    again, looks = graph.run_looking(states[0])
+    assert torch.equal(again, found)
+    by_class = torch.stack(
+        [
+            layer.self_attn.looked_at(layer.layer_norm1(entered), slice(1))
+            for layer, entered in zip(tower.layers, states, strict=False)
+        ]
+    )
+    torch.testing.assert_close(looks.mean(2), by_class, atol=2e-3, rtol=0)
+    assert by_class.std() > 5e-3

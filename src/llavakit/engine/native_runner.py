@@ -14,6 +14,7 @@ from llavakit.engine.block_storage import slots
 from llavakit.engine.blocks import BLOCK
 from llavakit.engine.runner import Seen, Span, see
 from llavakit.model import Images, Llava
+from llavakit.model.llava import keep
 from llavakit.quantize.native import NativeKind, native_decoder, native_tower
 
 FIRST_BLOCKS = 64  # 1,024 tokens; room doubles when it is needed
@@ -64,13 +65,16 @@ class NativeRunner:
             self._bias[target] = self._bias[source]
 
     def _look(self, pixels: Float[Tensor, "views 3 size size"]) -> Images:
-        if self._model.config.visual_tokens is not None:
-            return self._model.see(pixels)  # which also asks what the patches look at
-        tower = self._model.vision
+        fewer, tower = self._model.config.visual_tokens, self._model.vision
+        if fewer and (fewer.method == "pool" or not tower.config.class_token):
+            return self._model.see(pixels)
         x = tower.embeddings(pixels)
         x = x if tower.pre_layrnorm is None else tower.pre_layrnorm(x)
-        features = self._tower.run(x.float())[:, -tower.config.num_features :]
-        return Images(features=features.to(x.dtype))
+        first = -tower.config.num_features
+        if not fewer:
+            return Images(features=self._tower.run(x.float())[:, first:].to(x.dtype))
+        states, looks = self._tower.run_looking(x.float())
+        return keep(states[:, first:].to(x.dtype), tower.shares(looks.mean(2)), fewer.count)
 
     def _tokens(self, span: Span) -> Sequence[int]:
         if span.embeds is None:

@@ -141,6 +141,7 @@ class NativeTower:
         activation: Literal["quick_gelu", "gelu", "gelu_tanh"],
     ) -> None:
         self._kept = tuple(layers)
+        self._num_heads = num_heads
         self._native = native.Tower(dim, num_heads, eps, ACTIVATIONS.index(activation))
         for layer in layers:
             self._native.add_layer(*(_told(value) for value in vars(layer).values()))
@@ -148,8 +149,17 @@ class NativeTower:
     def run(self, x: Float[Tensor, "views seq dim"]) -> Float[Tensor, "views seq dim"]:
         """The hidden states after the last layer; `x` stays as it is."""
         x = x.clone(memory_format=torch.contiguous_format)
-        self._native.run(x)
+        self._native.run(x, None)
         return x
+
+    def run_looking(
+        self, x: Float[Tensor, "views seq dim"]
+    ) -> tuple[Float[Tensor, "views seq dim"], Float[Tensor, "layers views heads seq"]]:
+        """The same, and how the first position of each view looks at all: its attention, which sums up to 1."""
+        x = x.clone(memory_format=torch.contiguous_format)
+        looks = torch.empty(len(self._kept), x.shape[0], self._num_heads, x.shape[1])
+        self._native.run(x, looks)
+        return x, looks
 
 
 def _told(value: Tensor | Matrix) -> object:

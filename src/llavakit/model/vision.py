@@ -117,16 +117,23 @@ class VisionTower(nn.Module):
     def features_and_attention(
         self, pixels: Float[Tensor, "views 3 size size"]
     ) -> tuple[Float[Tensor, "views features width"], Float[Tensor, "views features"]]:
-        """The features, and how much each is looked at, as its share in each layer, summed up over the layers.
+        """The features, and how much each is looked at, in `shares`.
 
-        Who looks is the class vector; where there is none, everybody.
+        The class vector looks, in every layer; where there is none, everybody, in the layer that the features come out
+        of.
         """
-        states, by = self.hidden_states(pixels), slice(1) if self.config.class_token else slice(None)
-        shares = torch.zeros(len(pixels), self.config.num_features, device=pixels.device)
-        for layer, entered in zip(self.layers[: self.config.num_used_layers], states, strict=False):
-            looked = layer.self_attn.looked_at(layer.layer_norm1(entered), by)[:, -self.config.num_features :]
-            shares += looked / looked.sum(-1, keepdim=True)
-        return self.select(states), shares
+        states, last = self.hidden_states(pixels), self.config.num_used_layers - 1
+        first, by = (0, slice(1)) if self.config.class_token else (last, slice(None))
+        looked_at = [
+            layer.self_attn.looked_at(layer.layer_norm1(entered), by)
+            for layer, entered in zip(self.layers[first : last + 1], states[first : last + 1], strict=True)
+        ]
+        return self.select(states), self.shares(torch.stack(looked_at))
+
+    def shares(self, looked_at: Float[Tensor, "layers views seq"]) -> Float[Tensor, "views features"]:
+        """How much each feature is looked at, as its share in each layer, summed up over the layers."""
+        features = looked_at[..., -self.config.num_features :]
+        return (features / features.sum(-1, keepdim=True)).sum(0)
 
     def forward(self, pixels: Float[Tensor, "views 3 size size"]) -> Float[Tensor, "views features width"]:
         return self.select(self.hidden_states(pixels))

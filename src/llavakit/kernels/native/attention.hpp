@@ -65,13 +65,10 @@ LANES_INLINE void score_blocks(const Queries<M>& queries, const HeadBlocks& bloc
             for (int b = 0; b < B; b++) total[m][b] = fma(key[b], query, total[m][b]);
         }
     }
-    if (blocks.bias)
-        for (int b = 0; b < B; b++) {
-            const Floats bias = load(blocks.bias + int64_t(blocks.table[first + b]) * BLOCK);
-            for (int m = 0; m < M; m++) total[m][b] = total[m][b] + bias;
-        }
     for (int m = 0; m < M; m++)
         for (int b = 0; b < B; b++) {
+            if (blocks.bias)
+                total[m][b] = total[m][b] + load(blocks.bias + int64_t(blocks.table[first + b]) * BLOCK);
             const int64_t seen = queries.limit[m] - (first + b) * BLOCK;
             const Floats kept = seen >= BLOCK ? total[m][b] : keep(total[m][b], seen > 0 ? int(seen) : 0, NOWHERE);
             store(scores[m] + (first + b) * BLOCK, kept);

@@ -193,13 +193,17 @@ class TowerHandle {
         tower_.num_layers = int64_t(layers_.size());
     }
 
-    void run(const Array<float, 3>& x) {
+    void run(const Array<float, 3>& x, const std::optional<Array<float, 4>>& looks) {
         expect(int64_t(x.shape(2)) == tower_.dim && tower_.num_layers > 0, "the tower has another width");
+        expect(!looks || (int64_t(looks->shape(0)) == tower_.num_layers && looks->shape(1) == x.shape(0) &&
+                          int64_t(looks->shape(2)) == tower_.heads && looks->shape(3) == x.shape(1)),
+               "the room for what is looked at does not fit");
         if (x.size() == 0) return;
         const nb::gil_scoped_release others_may_run;
         const std::lock_guard one_at_a_time(workspace_lock_);
         const std::shared_lock steady(number_of_threads);
-        kernels().tower_run(tower_, x.data(), int64_t(x.shape(0)), int64_t(x.shape(1)), workspace_);
+        kernels().tower_run(tower_, x.data(), int64_t(x.shape(0)), int64_t(x.shape(1)),
+                            looks ? looks->data() : nullptr, workspace_);
     }
 
    private:
@@ -239,5 +243,5 @@ NB_MODULE(_native, module) {
         .def(nb::init<int64_t, int64_t, float, int>(), "dim"_a, "heads"_a, "eps"_a, "activation"_a)
         .def("add_layer", &TowerHandle::add_layer, "norm1"_a.noconvert(), "norm1_bias"_a.noconvert(),
              "norm2"_a.noconvert(), "norm2_bias"_a.noconvert(), "q"_a, "k"_a, "v"_a, "out"_a, "fc1"_a, "fc2"_a)
-        .def("run", &TowerHandle::run, "x"_a.noconvert());
+        .def("run", &TowerHandle::run, "x"_a.noconvert(), "looks"_a.none().noconvert());
 }
