@@ -72,11 +72,13 @@ def test_scores_are_nearly_those_of_the_modules(small: Loaded, picture: Callable
     assert torch.equal(found[0].argmax(-1), found[1].argmax(-1))
 
 
-def test_blocks_may_lie_anywhere_and_be_copied(small: Loaded) -> None:
+@pytest.mark.parametrize("bias", [None, [0.2 * at for at in range(40)]])
+def test_blocks_may_lie_anywhere_and_be_copied(small: Loaded, bias: list[float] | None) -> None:
     runner = native_runner(small)
     tokens = list(range(10, 50))
-    whole = runner.step([Span(tokens, 0, [0, 1, 2])])[0]
-    runner.step([Span(tokens[:32], 0, [90, 7, 200], num_logits=0)])  # more blocks than there was room for
+    whole = runner.step([Span(tokens, 0, [0, 1, 2], bias=bias and [*bias[:32], *[0.0] * 8])])[0]
+    # In more blocks than there was room for.
+    runner.step([Span(tokens[:32], 0, [90, 7, 200], num_logits=0, bias=bias and bias[:32])])
     runner.copy(7, 300)
     assert torch.equal(runner.step([Span(tokens[32:], 32, [90, 300, 5])])[0], whole)
 

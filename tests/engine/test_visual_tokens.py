@@ -139,8 +139,8 @@ def test_without_fewer_tokens_nothing_is_added(loaded: Loaded, picture: Draw) ->
     Engine(loaded, runner=runner).generate(Conversation().ask(picture(0), "what?"), SHORT)
     assert runner._storage.bias is None
     inputs = loaded.processor(Conversation().ask(picture(0), "what?"))
-    assert loaded.model.see(inputs.pixels).bias is None
-    mass = fewer(loaded, 3, "attention").model.see(inputs.pixels).bias.exp()
+    assert loaded.model.see(inputs.pixels).fewer is None
+    mass = fewer(loaded, 3, "attention").model.see(inputs.pixels).fewer.bias.exp()
     assert mass.sum().item() == pytest.approx(4) and mass.max() > 1.5
 
 
@@ -156,7 +156,7 @@ def test_a_kept_patch_stands_where_it_stood(loaded: Loaded, picture: Draw) -> No
     hook.remove()
     whole = loaded.processor(Conversation().ask(picture(0), picture(1), "what?"))
     patches = {at for span in whole.spans for at in range(*span)}
-    places = some.model.see(inputs.pixels).places.tolist()
+    places = some.model.see(inputs.pixels).fewer.places.tolist()
     kept = {start + place for (start, _), view in zip(whole.spans, places, strict=True) for place in view}
     expected = [at for at in range(len(whole.tokens)) if at not in patches or at in kept]
     assert seen[0][0].tolist() == expected

@@ -14,7 +14,7 @@ from llavakit.engine.block_storage import slots
 from llavakit.engine.blocks import BLOCK
 from llavakit.engine.runner import Seen, Span, see
 from llavakit.model import Images, Llava
-from llavakit.model.llava import keep
+from llavakit.model.reduce import condense
 from llavakit.quantize.native import NativeKind, native_decoder, native_tower
 
 FIRST_BLOCKS = 64  # 1,024 tokens; room doubles when it is needed
@@ -74,7 +74,8 @@ class NativeRunner:
         if not fewer:
             return Images(features=self._tower.run(x.float())[:, first:].to(x.dtype))
         states, looks = self._tower.run_looking(x.float())
-        return keep(states[:, first:].to(x.dtype), tower.shares(looks.mean(2)), fewer.count)
+        features = states[:, first:].to(x.dtype)
+        return Images(features=features, fewer=condense(features, tower.shares(looks.mean(2)), fewer.count))
 
     def _tokens(self, span: Span) -> Sequence[int]:
         if span.embeds is None:

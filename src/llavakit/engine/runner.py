@@ -26,8 +26,8 @@ class Seen:
     """
 
     embeds: Float[Tensor, "image_tokens dim"]
-    places: tuple[int, ...] | None = None
-    bias: tuple[float, ...] | None = None
+    places: Sequence[int] | None = None
+    bias: Sequence[float] | None = None
 
     @property
     def nbytes(self) -> int:
@@ -76,8 +76,10 @@ def see(model: Llava, look: Callable[[Tensor], Images], pixels: Tensor, size: Si
     """The whole way of one picture; `look` turns pixels into features."""
     weight = model.vision.embeddings.patch_embedding.weight
     images = replace(look(pixels.to(weight)), sizes=[size])
-    places, bias = (None if each is None else tuple(each.flatten().tolist()) for each in (images.places, images.bias))
-    return Seen(model.encode_images(images), places, bias)
+    if images.fewer is None:
+        return Seen(model.encode_images(images))
+    places, bias = images.fewer.places.flatten().tolist(), images.fewer.bias
+    return Seen(model.encode_images(images), places, None if bias is None else bias.flatten().tolist())
 
 
 class TorchRunner:
