@@ -22,14 +22,12 @@ import json
 import math
 import sys
 import tempfile
-from dataclasses import replace
 from itertools import islice
 from pathlib import Path
 from typing import Any
 
 import torch
-from torch import Tensor, nn
-from torch.nn import functional as F
+from torch import Tensor
 
 from llavakit.checkpoint.load import Loaded, load
 from llavakit.checkpoint.quantizing import quantize_checkpoint
@@ -42,11 +40,9 @@ from llavakit.evaluate.run import ask, choose
 from llavakit.evaluate.score import NORMAL_95, Score
 from llavakit.evaluate.task import Answer
 from llavakit.evaluate.tasks import TASKS
-from llavakit.kernels.packed import Packed, dequantize, pack
-from llavakit.kernels.twin import quantize_activations
+from llavakit.kernels.packed import Packed, pack
 from llavakit.model import Llava
 from llavakit.quantize.apply import matrices
-from llavakit.quantize.linear import QuantizedLinear
 from llavakit.quantize.schemes import SCHEMES, describe, find_scheme
 
 CALIBRATION = 16384  # tokens
@@ -141,27 +137,6 @@ def scores(before: list[Answer], after: list[Answer]) -> dict[str, dict[str, Any
     return told
 
 
-class Unpacked(nn.Module):
-    """What the kernels compute, in float32 over weights unpacked once: each product the same to 3e-7."""
-
-    def __init__(self, packed: QuantizedLinear) -> None:
-        super().__init__()
-        self.weight, self.bias, self.group = dequantize(packed.matrix), packed.bias, packed.grid.group
-
-    def forward(self, x: Tensor) -> Tensor:
-        codes, scales = quantize_activations(x.reshape(-1, x.shape[-1]), self.group)
-        spread = scales.repeat_interleave(self.group, dim=1)[:, : x.shape[-1]]
-        return F.linear((codes * spread).view(x.shape), self.weight, self.bias)
-
-
-def unpacked(loaded: Loaded) -> Loaded:
-    model = copy.deepcopy(loaded.model)
-    for name, part in loaded.model.named_modules():
-        if isinstance(part, QuantizedLinear):
-            model.set_submodule(name, Unpacked(part))
-    return replace(loaded, model=model)
-
-
 def answers(loaded: Loaded, folder: Path, limit: int | None) -> list[Answer]:
     task = TASKS["scenes"]
     return list(ask(Engine(loaded), task, choose(task.read(folder).questions, limit=limit, seed=0)))
@@ -185,7 +160,7 @@ def run(heldout: Path, model: str, schemes: list[str], parts: list[str], limit: 
         if "scores" in parts:
             before = answers(loaded, heldout, limit)
             for scheme, quantized in models.items():
-                results[scheme]["scores"] = scores(before, answers(unpacked(quantized), heldout, limit))
+                results[scheme]["scores"] = scores(before, answers(quantized, heldout, limit))
                 print(f"{scheme}: {results[scheme]['scores']['overall']}", file=sys.stderr)
     return {"model": loaded.name, "data": digest(file), "results": results, **circumstances(torch.device("cpu"))}
 

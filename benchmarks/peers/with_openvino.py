@@ -1,8 +1,4 @@
-"""OpenVINO as a peer: a Llama graph of its own operations, int4 weights, activations quantised as it runs.
-
-Two graphs of few layers are run, and what all the layers would take is told from the difference between them: every
-layer takes the same time. The whole would need its weights twice while it is compiled.
-"""
+"""OpenVINO as a peer: a Llama graph of its own operations, int4 weights, activations quantised as it runs."""
 
 from __future__ import annotations
 
@@ -16,13 +12,12 @@ from openvino import opset13 as ops
 
 from llavakit.bench.peers.worker import Asked, serve
 
-FEW, MORE = 4, 8
 GROUP = 128
 
 
 class OpenVino:
     def __init__(self, asked: Asked) -> None:
-        self._language, self._vision = asked.shapes["language"], asked.shapes["vision"]
+        self._language, vision = asked.shapes["language"], asked.shapes["vision"]
         core = Core()
         core.set_property("CPU", {"INFERENCE_NUM_THREADS": asked.threads, "NUM_STREAMS": 1})
         settings = {
@@ -30,74 +25,56 @@ class OpenVino:
             "KV_CACHE_PRECISION": "f16",
             "PERFORMANCE_HINT": "LATENCY",
         }
-        self._layers = self._language["num_layers"]
-        counts = [FEW, MORE] if self._layers > MORE else [self._layers]
-        weights = Weights()
-        self._graphs = [
-            (count, core.compile_model(decoder(self._language, count, weights), "CPU", settings).create_infer_request())
-            for count in counts
-        ]
-        self._tower = core.compile_model(
-            tower(self._vision, self._language["hidden_size"]), "CPU"
-        ).create_infer_request()
-        side = self._vision["image_size"]
+        self._weights = Weights()  # kept: the compiled graph reads them where they lie
+        graph = decoder(self._language, self._weights)
+        self._decoder = core.compile_model(graph, "CPU", settings).create_infer_request()
+        graph = tower(vision, self._language["hidden_size"])
+        self._tower = core.compile_model(graph, "CPU").create_infer_request()
+        self._lengths: set[int] = set()  # of prompts that were read
+        side = vision["image_size"]
         self._pixels = np.random.default_rng(0).standard_normal((1, 3, side, side)).astype(np.float32)
-        self._length = 0
-        notes = [
-            "tower and projector with weights of 16 bits",
-            f"int4 symmetric in groups of {GROUP}, output head int8",
-        ]
-        if len(counts) > 1:
-            notes.append(
-                f"graphs of {FEW} and {MORE} layers, extrapolated to {self._layers}; the memory is that of these two"
-            )
-        self.about: dict[str, Any] = {"version": openvino.__version__, "weights": "int4", "notes": notes}
-        self.about["extrapolated"] = len(counts) > 1
+        self.about: dict[str, Any] = {
+            "version": openvino.__version__,
+            "weights": f"int4 symmetric in groups of {GROUP}, output head int8, tower float16",
+            "notes": [
+                "its weights are in memory as given and as compiled; what is not in int8 is computed in bfloat16",
+                "a prompt of each length is read once before, untimed: the first makes kernels for its length",
+            ],
+        }
 
     def encode(self) -> None:
         self._tower.infer({0: self._pixels})
 
     def prefill(self, tokens: int, start: int) -> float:
-        return self._whole(lambda graph: self._read(graph, tokens, start))
+        if tokens not in self._lengths:
+            self._lengths.add(tokens)
+            self.prefill(tokens, start)
+        self._remember(start)
+        begun = perf_counter()
+        self._step(tokens, start, beam=[0])
+        return perf_counter() - begun
 
     def decode(self, steps: int, start: int, batch: int) -> float:
-        return self._whole(lambda graph: self._speak(graph, steps, start, batch))
-
-    def _whole(self, timed: Any) -> float:
-        """Seconds of all the layers, from those of some."""
-        measured = [(count, timed(graph)) for count, graph in self._graphs]
-        (few, least), (more, most) = measured[0], measured[-1]
-        if few == more:
-            return most
-        return most + (most - least) / (more - few) * (self._layers - more)
-
-    def _read(self, graph: Any, tokens: int, start: int) -> float:
-        self._states(graph, start, 1)
-        begun = perf_counter()
-        self._step(graph, tokens, start, 1)
-        return perf_counter() - begun
-
-    def _speak(self, graph: Any, steps: int, start: int, batch: int) -> float:
-        self._states(graph, start, batch)
-        self._step(graph, 1, start, batch)
+        self._remember(start)
+        self._step(1, start, beam=[0] * batch)  # all of them go on from what is remembered
         begun = perf_counter()
         for step in range(steps):
-            self._step(graph, 1, start + 1 + step, batch)
+            self._step(1, start + 1 + step, beam=list(range(batch)))
         return perf_counter() - begun
 
-    def _states(self, graph: Any, length: int, batch: int) -> None:
+    def _remember(self, length: int) -> None:
         """Keys and values of so many tokens; what they are does not matter."""
-        graph.reset_state()
+        self._decoder.reset_state()
         if length == 0:
             return
-        shape = (batch, self._language["num_kv_heads"], length, self._language["head_dim"])
-        for state in graph.query_state():
+        shape = (1, self._language["num_kv_heads"], length, self._language["head_dim"])
+        for state in self._decoder.query_state():
             state.state = openvino.Tensor(np.full(shape, 0.01, np.float32))
 
-    def _step(self, graph: Any, count: int, start: int, batch: int) -> None:
-        tokens = np.full((batch, count), 7, np.int64)
-        positions = np.tile(np.arange(start, start + count, dtype=np.int64), (batch, 1))
-        graph.infer({0: tokens, 1: positions, 2: np.arange(batch, dtype=np.int32)})
+    def _step(self, count: int, start: int, *, beam: list[int]) -> None:
+        tokens = np.full((len(beam), count), 7, np.int64)
+        positions = np.tile(np.arange(start, start + count, dtype=np.int64), (len(beam), 1))
+        self._decoder.infer({0: tokens, 1: positions, 2: np.array(beam, np.int32)})
 
 
 class Weights:
@@ -105,7 +82,7 @@ class Weights:
 
     def __init__(self) -> None:
         self._random = np.random.default_rng(0)
-        self.arrays: list[Any] = []  # a constant does not keep alive what it was made of
+        self._arrays: list[Any] = []  # a constant does not keep alive what it was made of
 
     def vector(self, size: int, value: float = 1.0) -> Any:
         return ops.constant(np.full(size, value, np.float32))
@@ -117,7 +94,7 @@ class Weights:
         block = self._random.integers(0, 256, 1 << 16, np.uint8)
         stored = np.resize(block, rows * cols * bits // 8)
         kind = Type.i4 if bits == 4 else Type.i8
-        self.arrays.append(stored)
+        self._arrays.append(stored)
         codes = ops.constant(openvino.Tensor(stored.view(np.uint8 if bits == 4 else np.int8), shape, kind))
         scales = ops.constant(np.full([rows, cols // group, 1], 0.002, np.float16))
         scaled = ops.multiply(ops.convert(codes, Type.f16), scales)
@@ -137,7 +114,7 @@ def _numbers(*values: int) -> Any:
     return ops.constant(np.array(values, np.int64))
 
 
-def decoder(language: dict[str, Any], layers: int, weights: Weights) -> Model:
+def decoder(language: dict[str, Any], weights: Weights) -> Model:
     """Ids and positions to the scores of the last token; keys and values are states of the model."""
     dim = language["hidden_size"]
     tokens = ops.parameter([-1, -1], Type.i64, "tokens")
@@ -146,7 +123,7 @@ def decoder(language: dict[str, Any], layers: int, weights: Weights) -> Model:
     x = ops.gather(weights.matrix(language["vocab_size"], dim, 8), tokens, ops.constant(0))
     cos, sin = _angles(positions, language)
     sinks: list[Any] = []
-    for layer in range(layers):
+    for layer in range(language["num_layers"]):
         x = ops.add(x, _attention(_rms_norm(x, dim, weights), cos, sin, beam, tokens, layer, language, weights, sinks))
         x = ops.add(x, _mlp(_rms_norm(x, dim, weights), language, weights))
     last = ops.slice(_rms_norm(x, dim, weights), _numbers(-1), _numbers(2**31 - 1), _numbers(1), _numbers(1))

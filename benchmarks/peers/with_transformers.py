@@ -16,6 +16,7 @@ class Transformers:
     def __init__(self, asked: Asked) -> None:
         torch.set_num_threads(asked.threads)
         torch.set_grad_enabled(False)
+        self._device = asked.device
         vision, language = asked.shapes["vision"], asked.shapes["language"]
         self._vocab, width, dim = language["vocab_size"], vision["hidden_size"], language["hidden_size"]
         self._tower = _filled(
@@ -28,10 +29,11 @@ class Transformers:
                 image_size=vision["image_size"],
                 patch_size=vision["patch_size"],
             ),
+            asked.device,
         )
         self._projector = torch.nn.Sequential(
             torch.nn.Linear(width, dim), torch.nn.GELU(), torch.nn.Linear(dim, dim)
-        ).to(torch.bfloat16)
+        ).to(asked.device, torch.bfloat16)
         self._language = _filled(
             LlamaForCausalLM,
             LlamaConfig(
@@ -44,8 +46,10 @@ class Transformers:
                 head_dim=language["head_dim"],
                 max_position_embeddings=language["max_positions"],
             ),
+            asked.device,
         )
         self._pixels = torch.randn(1, 3, vision["image_size"], vision["image_size"], dtype=torch.bfloat16)
+        self._pixels = self._pixels.to(asked.device)
         self._layer, self._cache = vision["feature_layer"], DynamicCache()
         self.about: dict[str, Any] = {
             "version": transformers.__version__,
@@ -57,6 +61,8 @@ class Transformers:
     def encode(self) -> None:
         states = self._tower(self._pixels, output_hidden_states=True).hidden_states
         self._projector(states[self._layer][:, 1:])
+        if self._device != "cpu":
+            torch.accelerator.synchronize(self._device)
 
     def prefill(self, tokens: int, start: int) -> None:
         if start == 0:
@@ -77,20 +83,21 @@ class Transformers:
         return perf_counter() - begun
 
     def _step(self, cache: DynamicCache, count: int, batch: int) -> None:
-        tokens = torch.randint(self._vocab, (batch, count))
-        self._language(tokens, past_key_values=cache, use_cache=True, logits_to_keep=1).logits.argmax(-1)
+        """Whoever generates looks at each token, and so waits for it."""
+        tokens = torch.randint(self._vocab, (batch, count), device=self._device)
+        self._language(tokens, past_key_values=cache, use_cache=True, logits_to_keep=1).logits.argmax(-1).tolist()
 
     def _cut(self, cache: DynamicCache, length: int) -> None:
         if (more := cache.get_seq_length() - length) > 0:
             cache.crop(-more)
 
 
-def _filled(kind: type, config: Any) -> torch.nn.Module:
+def _filled(kind: type, config: Any, device: str) -> torch.nn.Module:
     """A model in bfloat16 whose memory is filled from one random block: billions of draws take minutes."""
     with torch.device("meta"):
         model = kind(config)
-    model = model.to(torch.bfloat16).to_empty(device="cpu").eval()
-    block = (torch.randn(1 << 20) * 0.02).to(torch.bfloat16)
+    model = model.to(torch.bfloat16).to_empty(device=device).eval()
+    block = (torch.randn(1 << 20) * 0.02).to(device, torch.bfloat16)
     for weight in model.parameters():
         flat = weight.view(-1)
         for start in range(0, len(flat), len(block)):

@@ -36,7 +36,7 @@ def test_a_product_is_one(name: str, bits: int) -> None:
     assert product.bytes == 5 * 32 * bits // 8
 
 
-@pytest.mark.parametrize(("name", "bits"), [("int4-g32", 4.5), ("int4-g128", 4.125), ("int8", 8.5), ("nf4", 4.5)])
+@pytest.mark.parametrize(("name", "bits"), [("int4-g32", 4.5), ("int4-g128", 4.125), ("int8", 8.125), ("nf4", 4.5)])
 def test_a_packed_product_is_one(name: str, bits: float) -> None:
     product = FORMATS[name](32, 512)
     assert product.run(torch.randn(2, 512)).shape == (2, 32)

@@ -28,10 +28,13 @@ class Clock:
 def test_rates(monkeypatch: pytest.MonkeyPatch) -> None:
     clock = Clock()
     monkeypatch.setattr(throughput, "perf_counter", lambda: clock.now)
-    monkeypatch.setattr(throughput, "probe", lambda threads: Ceilings(50.0, None))
+    monkeypatch.setattr(throughput, "probe", lambda threads, device="cpu": Ceilings(50.0, None))
     found = throughput.measure(clock, SHAPES["tiny"], counts=[1, 4], context=8, steps=3, threads=1, rounds=2)
     assert found["tokens_per_s"]["1"]["median"] == 1 and found["tokens_per_s"]["4"]["median"] == 4
     assert found["times_1"]["4"]["rounds"] == [4, 4]
+    language = SHAPES["tiny"].language
+    cache = 2 * 2 * language.num_layers * language.num_kv_heads * language.head_dim * 8  # 16 bits, 8 tokens
+    assert found["share_of_bandwidth"]["4"]["median"] == pytest.approx((1 + 4 * cache) / 50e9, rel=1e-3)
 
 
 def test_a_context_too_long() -> None:

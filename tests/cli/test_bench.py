@@ -16,7 +16,7 @@ from llavakit.bench.probe import Ceilings
 @pytest.fixture(autouse=True)
 def _quick(monkeypatch: pytest.MonkeyPatch, root: Path) -> None:
     for module in (latency, throughput, kernels, run):
-        monkeypatch.setattr(module, "probe", lambda threads: Ceilings(50.0, 2000.0))
+        monkeypatch.setattr(module, "probe", lambda threads, device="cpu": Ceilings(50.0, 2000.0))
     monkeypatch.setenv("PYTHONPATH", str(root / "src"))
 
 
@@ -66,10 +66,14 @@ def test_peers_by_name(llava: Callable, tmp_path: Path) -> None:
         (["latency", "--shapes", "tiny", "--scheme", "int5"], "there is no scheme called 'int5'"),
         (["throughput", "--shapes", "tiny", "--conversations", "1,many"], "--conversations is '1,many'"),
         (["throughput", "--shapes", "tiny", "--conversations", "0"], "--conversations is '0'"),
+        (["latency", "--device", "cuda"], "PyTorch finds no cuda device on this machine; usable here: cpu"),
+        (["throughput", "--device", "cuda", "--shapes", "tiny"], "PyTorch finds no cuda device on this machine"),
+        (["peers", "--device", "cuda"], "PyTorch finds no cuda device on this machine; usable here: cpu"),
         (["kernels", "--threads", "4096"], "--threads is 4096, and there are"),
         (["peers", "llamacpp"], "there is no peer called 'llamacpp': did you mean 'llama.cpp'?"),
     ],
 )
-def test_mistakes_are_told(llava: Callable, arguments: list[str], told: str) -> None:
+def test_mistakes_are_told(llava: Callable, arguments: list[str], told: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("torch.cuda.is_available", lambda: False)
     done = llava("bench", *arguments)
     assert done.code == 1 and done.err.startswith("llava: ") and told in done.err

@@ -16,7 +16,8 @@ from llavakit.bench.probe import probe
 from llavakit.bench.subject import Subject
 from llavakit.checkpoint.load import Loaded
 from llavakit.config import LlavaConfig
-from llavakit.engine.engine import Engine
+from llavakit.engine.blocks import num_blocks_for
+from llavakit.engine.engine import Engine, runner_for
 from llavakit.engine.sampling import SamplingParams
 from llavakit.processing import Conversation
 
@@ -24,16 +25,17 @@ FIRST, SECOND = "Describe the picture in detail.", "How many things are in the p
 
 
 def measure_subject(
-    subject: Subject, config: LlavaConfig, *, prompt: Prompt, threads: int, rounds: int
+    subject: Subject, config: LlavaConfig, *, prompt: Prompt, threads: int, rounds: int, device: str = "cpu"
 ) -> dict[str, Any]:
     """A model of given shapes: every job alone, beside what the machine could do in the same round."""
     check_length(config, prompt)
     subject.encode()
     subject.prefill(prompt.first, 0)
     subject.decode(1, prompt.first, 1)
+    work = works(config, first=prompt.first, second=prompt.second, weight_bytes=subject.decode_bytes)
     found: dict[str, list[float]] = defaultdict(list)
     for _ in range(rounds):
-        ceilings = probe(threads)
+        ceilings = probe(threads, device)
         encode, prefill = _seconds(subject.encode), _seconds(subject.prefill, prompt.first, 0)
         decode = _seconds(subject.decode, prompt.spoken, prompt.first, 1) / prompt.spoken
         second = _seconds(subject.prefill, prompt.second, prompt.first)
@@ -47,7 +49,10 @@ def measure_subject(
         found["decode_share_of_bandwidth"].append(read / decode / (ceilings.read_gbps * 1e9))
         if ceilings.int8_gops:
             found["int8_gops"].append(ceilings.int8_gops)
-    work = works(config, first=prompt.first, second=prompt.second, weight_bytes=subject.decode_bytes)
+        if ceilings.bfloat16_gflops:
+            found["bfloat16_gflops"].append(ceilings.bfloat16_gflops)
+            rate = work["prefill"]["gigaoperations"] / prefill
+            found["prefill_share_of_products"].append(rate / ceilings.bfloat16_gflops)
     return {"figures": _figures(found), "memory": memory(), "work": work, "rounds": rounds}
 
 
@@ -55,11 +60,13 @@ def measure_engine(
     loaded: Loaded, picture: Image.Image, *, threads: int, rounds: int, max_tokens: int
 ) -> dict[str, Any]:
     """A real model through the engine: two questions about one picture that it has not seen before."""
-    params = SamplingParams(max_tokens=max_tokens)
+    params, device = SamplingParams(max_tokens=max_tokens), loaded.model.language.norm.weight.device.type
+    # One for all rounds, because it may have to be compiled; the engine of each round finds nothing computed before.
+    runner = runner_for(loaded.model, num_blocks_for(loaded.config.language.max_positions), is_compiled=True)
     found: dict[str, list[float]] = defaultdict(list)
     for round_ in range(-1, rounds):  # the first one warms up
-        engine = Engine(loaded)
-        ceilings = probe(threads)
+        engine = Engine(loaded, runner=runner)
+        ceilings = probe(threads, device)
         asked = Conversation().ask(picture, FIRST)
         first = engine.generate(asked, params)
         second = engine.generate(asked.answer(first.text).ask(SECOND), params)

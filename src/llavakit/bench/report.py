@@ -15,9 +15,11 @@ from llavakit.circumstances import circumstances
 from llavakit.kernels import instruction_set
 
 
-def report(what: str, found: dict[str, Any], *, threads: int, packages: Sequence[str] = ()) -> dict[str, Any]:
+def report(
+    what: str, found: dict[str, Any], *, threads: int, device: str = "cpu", packages: Sequence[str] = ()
+) -> dict[str, Any]:
     """The results under the circumstances of this run; `packages` are named with their versions too."""
-    told = circumstances(torch.device("cpu"))
+    told = circumstances(torch.device(device))
     told["machine"] |= {
         "cores": os.cpu_count(),
         "memory_bytes": _memory(),
@@ -69,8 +71,12 @@ def products_table(found: dict[str, Any]) -> str:
 
 def throughput_table(found: dict[str, Any]) -> str:
     times = next(value for key, value in found.items() if key.startswith("times_"))
-    rows = [["conversations", "tokens/s in all", "times the first"]]
-    rows += [[count, spoken(rate), spoken(times[count])] for count, rate in found["tokens_per_s"].items()]
+    shares = found["share_of_bandwidth"]
+    rows = [["conversations", "tokens/s in all", "times the first", "of the bandwidth"]]
+    rows += [
+        [count, spoken(rate), spoken(times[count]), spoken(shares[count])]
+        for count, rate in found["tokens_per_s"].items()
+    ]
     return table(rows)
 
 

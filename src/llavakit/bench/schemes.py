@@ -9,7 +9,8 @@ from types import MappingProxyType
 import torch
 
 from llavakit.bench.packed_subject import PackedSubject
-from llavakit.bench.shapes import random_model
+from llavakit.bench.runner_subject import RunnerSubject, random_quantised
+from llavakit.bench.shapes import FLOATS, random_model
 from llavakit.bench.subject import Subject, TorchSubject
 from llavakit.config import LlavaConfig, nearest
 from llavakit.kernels import instruction_set, native, set_num_threads
@@ -20,7 +21,6 @@ def _float(config: LlavaConfig, dtype: torch.dtype) -> Subject:
     return TorchSubject(random_model(config, dtype=dtype))
 
 
-FLOATS = ("float32", "bfloat16")
 SCHEMES: Mapping[str, Callable[[LlavaConfig], Subject]] = MappingProxyType(
     {
         "float32": partial(_float, dtype=torch.float32),
@@ -30,10 +30,18 @@ SCHEMES: Mapping[str, Callable[[LlavaConfig], Subject]] = MappingProxyType(
 )
 
 
-def make_subject(config: LlavaConfig, scheme: str, *, threads: int) -> Subject:
-    """Raises ValueError for an unknown scheme, and for a packed one where the native kernels are not built."""
+def make_subject(
+    config: LlavaConfig, scheme: str, *, threads: int, device: str = "cpu", conversations: int = 1, length: int = 1
+) -> Subject:
+    """On another device than a CPU there has to be room for so many conversations of so many tokens.
+
+    Raises ValueError for an unknown scheme, and on a CPU for a packed one where the native kernels are not built.
+    """
     if scheme not in SCHEMES:
         raise ValueError(f"there is no scheme called {scheme!r}: {nearest(scheme, list(SCHEMES))}")
+    if device != "cpu":
+        model = random_quantised(config, scheme).to(device)
+        return RunnerSubject(model, conversations=conversations, length=length)
     if scheme not in FLOATS and native is None:
         raise ValueError(f"{scheme} is measured with the native kernels ({instruction_set()}): take one of {FLOATS}")
     torch.set_num_threads(threads)

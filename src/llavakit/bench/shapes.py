@@ -10,6 +10,8 @@ import torch
 from llavakit.config import LanguageConfig, LlavaConfig, SpecialTokens, VisionConfig, nearest
 from llavakit.model import Llava
 
+FLOATS = ("float32", "bfloat16")  # number formats of a model that is not quantised
+
 SHAPES: Mapping[str, LlavaConfig] = MappingProxyType(
     {
         "llava-1.5-7b": LlavaConfig(),

@@ -5,6 +5,7 @@ from __future__ import annotations
 from time import perf_counter
 from typing import Any
 
+from llavakit.bench.cost import decode_work
 from llavakit.bench.figures import figure
 from llavakit.bench.probe import probe
 from llavakit.bench.subject import Subject
@@ -12,9 +13,20 @@ from llavakit.config import LlavaConfig
 
 
 def measure(
-    subject: Subject, config: LlavaConfig, *, counts: list[int], context: int, steps: int, threads: int, rounds: int
+    subject: Subject,
+    config: LlavaConfig,
+    *,
+    counts: list[int],
+    context: int,
+    steps: int,
+    threads: int,
+    rounds: int,
+    device: str = "cpu",
 ) -> dict[str, Any]:
-    """Tokens a second of `n` conversations in all, for every n in turn, each `context` tokens long."""
+    """Tokens a second of `n` conversations in all, for every n in turn, each `context` tokens long.
+
+    Beside them stands what share of the bandwidth is used for weights, keys and values.
+    """
     if context + steps > config.language.max_positions:
         raise ValueError(
             f"{context} tokens and {steps} more do not fit into the context of {config.language.max_positions}: "
@@ -23,13 +35,17 @@ def measure(
     for count in counts:
         subject.decode(1, context, count) if count > 1 else _read(subject, context)
     rates: dict[int, list[float]] = {count: [] for count in counts}
+    shares: dict[int, list[float]] = {count: [] for count in counts}
     bandwidths = []
     for _ in range(rounds):
-        bandwidths.append(probe(threads).read_gbps)
+        bandwidths.append(probe(threads, device).read_gbps)
         for count in counts:
             start = perf_counter()
             subject.decode(steps, context, count)
-            rates[count].append(count * steps / (perf_counter() - start))
+            seconds = (perf_counter() - start) / steps
+            rates[count].append(count / seconds)
+            work = decode_work(config.language, context=context, weight_bytes=subject.decode_bytes, batch=count)
+            shares[count].append(work.bytes / seconds / (bandwidths[-1] * 1e9))
     least = min(counts)
     return {
         "tokens_per_s": {str(count): figure(found) for count, found in rates.items()},
@@ -37,6 +53,7 @@ def measure(
             str(count): figure([many / few for many, few in zip(rates[count], rates[least], strict=True)])
             for count in counts
         },
+        "share_of_bandwidth": {str(count): figure(found) for count, found in shares.items()},
         "read_gbps": figure(bandwidths),
         "context": context,
         "rounds": rounds,

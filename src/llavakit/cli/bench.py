@@ -5,13 +5,14 @@ from __future__ import annotations
 import json
 import os
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 
-from llavakit.cli.options import ThreadsOption
+from llavakit.cli.options import Device, ThreadsOption
 
 if TYPE_CHECKING:
+    from llavakit.bench.subject import Subject
     from llavakit.checkpoint.load import Loaded
 
 bench = typer.Typer(
@@ -30,6 +31,7 @@ BenchedArgument = Annotated[str, typer.Argument(metavar="[MODEL]", help="A model
 ShapesOption = Annotated[str | None, typer.Option(help=_SHAPES_HELP)]
 SchemeOption = Annotated[str, typer.Option(help=_SCHEME_HELP)]
 RoundsOption = Annotated[int, typer.Option(min=1, help="How often everything is measured.")]
+BenchedDeviceOption = Annotated[Device, typer.Option(help="Where to compute; on a CUDA device compiled.")]
 OutOption = Annotated[Path | None, typer.Option(help=_OUT_HELP, dir_okay=False)]
 
 
@@ -40,6 +42,7 @@ def latency(
     scheme: SchemeOption = "bfloat16",
     rounds: RoundsOption = 5,
     max_tokens: Annotated[int, typer.Option(min=2, help="Longest answer of a real model, in tokens.")] = 64,
+    device: BenchedDeviceOption = "cpu",
     threads: ThreadsOption = None,
     out: OutOption = None,
 ) -> None:
@@ -49,16 +52,19 @@ def latency(
     from llavakit.bench.report import figures_table
     from llavakit.bench.schemes import make_subject
     from llavakit.bench.shapes import find_shapes
+    from llavakit.cli.opening import choose_device
 
-    count = _threads(threads)
+    count, place = _threads(threads), choose_device(device)
     if shapes is None:
-        found = measure_engine(_open(model, count), noisy(336), threads=count, rounds=rounds, max_tokens=max_tokens)
+        opened = _open(model, count, device)
+        found = measure_engine(opened, noisy(336), threads=count, rounds=rounds, max_tokens=max_tokens)
     else:
         config = find_shapes(shapes)
-        subject = make_subject(config, scheme, threads=count)
-        found = measure_subject(subject, config, prompt=Prompt(), threads=count, rounds=rounds)
+        prompt = Prompt()
+        subject = make_subject(config, scheme, threads=count, device=place, length=prompt.length)
+        found = measure_subject(subject, config, prompt=prompt, threads=count, rounds=rounds, device=place)
     named = {"model": model} if shapes is None else {"shapes": shapes, "scheme": scheme}
-    _print("latency", named | found, figures_table(found["figures"]), threads=count, out=out)
+    _print("latency", named | found, figures_table(found["figures"]), threads=count, device=place, out=out)
 
 
 @bench.command()
@@ -70,32 +76,41 @@ def throughput(
     context: Annotated[int, typer.Option(min=1, help="How long each is, in tokens.")] = 640,
     steps: Annotated[int, typer.Option(min=1, help="How many tokens each speaks.")] = 16,
     rounds: RoundsOption = 5,
+    device: BenchedDeviceOption = "cpu",
     threads: ThreadsOption = None,
     out: OutOption = None,
 ) -> None:
     """Many conversations together: how many tokens a second in all."""
     from llavakit.bench.report import throughput_table
+    from llavakit.bench.runner_subject import RunnerSubject
     from llavakit.bench.schemes import make_subject
     from llavakit.bench.shapes import find_shapes
     from llavakit.bench.subject import TorchSubject
     from llavakit.bench.throughput import measure
+    from llavakit.cli.opening import choose_device
     from llavakit.quantize.apply import scheme_of
 
-    counts = _numbers(conversations)
-    count = _threads(threads)
+    counts, length = _numbers(conversations), context + steps
+    count, place = _threads(threads), choose_device(device)
     if shapes is None:
-        opened = _open(model, count).model
+        opened = _open(model, count, device).model
         if found_scheme := scheme_of(opened):
             raise ValueError(
                 f"{model} is quantised: measure random weights like it, --shapes with --scheme {found_scheme}"
             )
-        subject, config = TorchSubject(opened), opened.config
+        config = opened.config
+        if place == "cpu":
+            subject: Subject = TorchSubject(opened)
+        else:
+            subject = RunnerSubject(opened, conversations=max(counts), length=length)
     else:
         config = find_shapes(shapes)
-        subject = make_subject(config, scheme, threads=count)
-    found = measure(subject, config, counts=counts, context=context, steps=steps, threads=count, rounds=rounds)
+        subject = make_subject(config, scheme, threads=count, device=place, conversations=max(counts), length=length)
+    found = measure(
+        subject, config, counts=counts, context=context, steps=steps, threads=count, rounds=rounds, device=place
+    )
     named = {"model": model} if shapes is None else {"shapes": shapes, "scheme": scheme}
-    _print("throughput", named | found, throughput_table(found), threads=count, out=out)
+    _print("throughput", named | found, throughput_table(found), threads=count, device=place, out=out)
 
 
 @bench.command()
@@ -125,6 +140,9 @@ def peers(
     shapes: Annotated[str, typer.Option(help="The shapes that all have.")] = DEFAULT_SHAPES,
     scheme: Annotated[str, typer.Option(help="The number format of our own weights.")] = "int4-g32",
     rounds: RoundsOption = 5,
+    device: Annotated[
+        Literal["cpu", "cuda"], typer.Option(help="Where all compute; on a GPU 64 conversations are the many.")
+    ] = "cpu",
     threads: Annotated[int, typer.Option(min=1, help="CPU threads of each.")] = 2,
     cache: Annotated[Path, typer.Option(help="Where the peers' models are kept.", file_okay=False)] = Path(
         ".data/bench"
@@ -133,22 +151,26 @@ def peers(
 ) -> None:
     """Ourselves beside llama.cpp, transformers and OpenVINO: the same jobs by turns, in one run (`make bench`)."""
     from llavakit.bench.cost import works
+    from llavakit.bench.peers.jobs import prompt_on
     from llavakit.bench.peers.run import Plan, described, free_memory, run
     from llavakit.bench.peers.table import OURS, SCRIPTS, find_peers
-    from llavakit.bench.peers.targets import Facts, reached
+    from llavakit.bench.peers.targets import Facts, reached, targets_on
     from llavakit.bench.report import peers_table
     from llavakit.bench.shapes import find_shapes
+    from llavakit.cli.opening import choose_device
 
-    asked = find_peers([OURS, *names] if names else [])
+    place, asked = choose_device(device), find_peers([OURS, *names] if names else [], device=device)
     if not SCRIPTS.is_dir():
         raise ValueError(
             f"the others' workers are scripts of the repository, and {SCRIPTS} is not there: run it in a clone"
         )
     here = [peer for peer in asked if _is_here(peer.name, peer.missing(), is_asked_for=bool(names))]
     config = find_shapes(shapes)
-    plan = Plan(config, scheme, _threads(threads), rounds, cache.resolve() / shapes, free_memory())
+    room, prompt = free_memory(place), prompt_on(place)
+    plan = Plan(config, scheme, _threads(threads), rounds, cache.resolve() / shapes, room, prompt, place)
     found = run(here, plan, say=lambda line: typer.echo(line, err=True))
-    facts = Facts(plan.prompt, found.decode_bytes(plan))
+    work = works(config, first=plan.prompt.first, second=plan.prompt.second, weight_bytes=found.weight_bytes)
+    facts = Facts(plan.prompt, found.decode_bytes(plan), 1e9 * work["prefill"]["gigaoperations"])
     result = {
         "shapes": shapes,
         "scheme": scheme,
@@ -156,12 +178,12 @@ def peers(
         "rounds": rounds,
         "ceilings": [one.ceilings.plain() for one in found.rounds],
         "about": found.about,
-        "work": works(config, first=plan.prompt.first, second=plan.prompt.second, weight_bytes=found.weight_bytes),
+        "work": work,
         "figures": found.figures(),
-        "targets": reached(found.rounds, facts, found.memory),
+        "targets": reached(targets_on(place, scheme), found.rounds, facts, found.memory),
         "failed": found.failed,
     }
-    _print("peers", result, peers_table(result), threads=threads, out=out)
+    _print("peers", result, peers_table(result), threads=threads, device=place, out=out)
 
 
 def _is_here(name: str, missing: list[str], *, is_asked_for: bool) -> bool:
@@ -195,18 +217,20 @@ def _numbers(text: str) -> list[int]:
     return numbers
 
 
-def _open(model: str, threads: int) -> Loaded:
+def _open(model: str, threads: int, device: Device = "cpu") -> Loaded:
     from llavakit.cli.opening import open_model
 
-    return open_model(model, vision_tower=None, base=None, device="cpu", dtype="auto", threads=threads)
+    return open_model(model, vision_tower=None, base=None, device=device, dtype="auto", threads=threads)
 
 
-def _print(what: str, found: dict[str, Any], table: str, *, threads: int, out: Path | None) -> None:
+def _print(
+    what: str, found: dict[str, Any], table: str, *, threads: int, out: Path | None, device: str = "cpu"
+) -> None:
     """The table, and then everything on one line."""
     from llavakit.bench.report import report
     from llavakit.checkpoint.atomic import atomic_file
 
-    line = json.dumps(report(what, found, threads=threads))
+    line = json.dumps(report(what, found, threads=threads, device=device))
     typer.echo(f"{table}\n")
     if out is not None:
         with atomic_file(out) as partial:

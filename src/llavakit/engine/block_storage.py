@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Protocol
 
 import torch
 from jaxtyping import Float, Int
@@ -16,6 +17,21 @@ from llavakit.model.layers import Mask
 STEP = 16  # blocks; room is added in whole steps
 
 Pair = tuple[Float[Tensor, "batch kv_heads all head_dim"], Float[Tensor, "batch kv_heads all head_dim"]]
+
+
+class Storage(Protocol):
+    """Layers of keys and values, `kv_heads slots head_dim` each, with room for as many blocks as are reserved."""
+
+    keys: Tensor | list[Tensor]
+    values: Tensor | list[Tensor]
+    bias: Float[Tensor, " slots"] | None
+    device: torch.device
+
+    def reserve(self, num_blocks: int) -> None:
+        """Make sure of the blocks [0, num_blocks)."""
+
+    def put_bias(self, new: slice | Int[Tensor, " new"], bias: Float[Tensor, " new"] | None) -> None:
+        """What is added to the attention to new tokens, by their slots: nothing unless it is given."""
 
 
 class BlockStorage:
@@ -52,7 +68,7 @@ class BlockStorage:
             self.bias.view(-1, BLOCK)[target] = self.bias.view(-1, BLOCK)[source]
 
     def put_bias(self, new: slice | Int[Tensor, " new"], bias: Float[Tensor, " new"] | None) -> None:
-        """What is added to the attention to new tokens, by their slots; nothing unless it was given."""
+        """What is added to the attention to new tokens, by their slots: nothing unless it is given."""
         if self.bias is None and bias is not None:
             self.bias = torch.zeros(self.num_blocks * BLOCK, dtype=self._dtype, device=self.device)
         if self.bias is not None:
@@ -68,7 +84,7 @@ class BlockStorage:
 class OneSequence:
     """The cache of one sequence, of which [0, start) is computed: a plain slice where its blocks stand in one row."""
 
-    def __init__(self, storage: BlockStorage, blocks: Sequence[int], start: int, num_new: int) -> None:
+    def __init__(self, storage: Storage, blocks: Sequence[int], start: int, num_new: int) -> None:
         end = start + num_new
         blocks = blocks[: num_blocks_for(end)]
         storage.reserve(max(blocks) + 1)

@@ -17,6 +17,7 @@ from llavakit.checkpoint.load import Loaded
 from llavakit.engine.answer_text import AnswerText
 from llavakit.engine.answering import Request
 from llavakit.engine.blocks import num_blocks_for
+from llavakit.engine.graph_runner import GraphRunner
 from llavakit.engine.image_cache import ImageCache, picture_digest
 from llavakit.engine.native_runner import NativeRunner
 from llavakit.engine.prefix_cache import prefix_keys
@@ -51,21 +52,22 @@ class Engine:
         token_budget: int = 4096,
         cache_tokens: int | None = None,
         image_cache_bytes: int = IMAGE_CACHE_BYTES,
+        is_compiled: bool = False,
     ) -> None:
         """`max_sequences` are answered at once, with up to `token_budget` tokens computed in a step.
 
         `cache_tokens` is for how many tokens there is room in all, those kept for later included; by default for one
-        whole context. Memory is taken as it is needed.
+        whole context. Memory is taken as it is needed. `is_compiled` is for CUDA devices and long use, as in
+        `runner_for`.
         """
         self._config, self._tokenizer, self._processor = loaded.config, loaded.tokenizer, loaded.processor
-        self._runner = runner or _runner_for(loaded.model)
         self._forbidden = forbidden_tokens(loaded.config, loaded.tokenizer.size)
         self._ends = frozenset(loaded.model.config.tokens.ends)
         self._image_cache = ImageCache(image_cache_bytes)
         cache_tokens = loaded.config.language.max_positions if cache_tokens is None else cache_tokens
-        self._scheduler = Scheduler(
-            num_blocks=num_blocks_for(cache_tokens), max_sequences=max_sequences, token_budget=token_budget
-        )
+        num_blocks = num_blocks_for(cache_tokens)
+        self._scheduler = Scheduler(num_blocks=num_blocks, max_sequences=max_sequences, token_budget=token_budget)
+        self._runner = runner or runner_for(loaded.model, num_blocks, is_compiled=is_compiled)
         self._requests: dict[Sequence, Request] = {}
 
     def generate(
@@ -273,9 +275,18 @@ class Engine:
         return sample_verifying(scores, work.drafts, params, generator, history)
 
 
-def _runner_for(model: Llava) -> Runner:
-    kind = native_kind(model)
-    return TorchRunner(model) if kind is None else NativeRunner(model, kind)
+def runner_for(model: Llava, num_blocks: int, *, is_compiled: bool = False) -> Runner:
+    """What computes a model best where it is.
+
+    `is_compiled`: on a CUDA device tokens are computed by compiled code, replayed as graphs. Then the first token of
+    each new shape of a step waits for a compiler, all `num_blocks` are taken at once, and the model becomes the
+    runner's, its quantised weights rewritten in place. Elsewhere it changes nothing.
+    """
+    if kind := native_kind(model):
+        return NativeRunner(model, kind)
+    if is_compiled and model.language.norm.weight.device.type == "cuda":
+        return GraphRunner(model, num_blocks)
+    return TorchRunner(model)
 
 
 def _ms_since(start: float) -> float:

@@ -82,6 +82,21 @@ def see(model: Llava, look: Callable[[Tensor], Images], pixels: Tensor, size: Si
     return Seen(model.encode_images(images), places, None if bias is None else bias.flatten().tolist())
 
 
+def embed(model: Llava, span: Span) -> Float[Tensor, "1 new dim"]:
+    """What the language model reads of a span."""
+    row = torch.tensor([span.tokens], device=model.language.norm.weight.device)
+    if span.embeds is None:
+        return model.language.embed(row)
+    placeholders = row == model.config.tokens.image
+    embeds = model.language.embed(row.masked_fill(placeholders, 0))  # not every vocabulary has a word for it
+    return merge(embeds, at=placeholders, features=span.embeds)
+
+
+def bias_of(span: Span, device: torch.device) -> Float[Tensor, "1 new"] | None:
+    """What is added to the attention to the tokens of a span, if anything."""
+    return None if span.bias is None else torch.tensor([list(span.bias)], device=device)
+
+
 class TorchRunner:
     """Any model on any device.
 
@@ -118,8 +133,7 @@ class TorchRunner:
         number = len(span.tokens)
         cache = OneSequence(self._storage, span.blocks, span.start, number)
         positions = torch.tensor([list(span.placed)], device=self._device)
-        bias = None if span.bias is None else torch.tensor([list(span.bias)], device=self._device)
-        hidden = self._model.language(self._embed(span), positions, cache, bias)
+        hidden = self._model.language(embed(self._model, span), positions, cache, bias_of(span, self._device))
         if span.num_logits == 1:
             return self._model.language.logits(hidden[0, -1])[None]
         return self._model.language.logits(hidden[0, number - span.num_logits :])
@@ -128,9 +142,9 @@ class TorchRunner:
         lengths = [len(span.tokens) for span in spans]
         starts = [span.start for span in spans]
         cache = ManySequences(self._storage, [span.blocks for span in spans], starts, lengths)
-        embeds = torch.nn.utils.rnn.pad_sequence([self._embed(span)[0] for span in spans], batch_first=True)
-        places = [torch.tensor(list(span.placed), device=self._device) for span in spans]
-        positions = torch.nn.utils.rnn.pad_sequence(places, batch_first=True)
+        embeds = torch.nn.utils.rnn.pad_sequence([embed(self._model, span)[0] for span in spans], batch_first=True)
+        places = [torch.tensor(list(span.placed)) for span in spans]
+        positions = torch.nn.utils.rnn.pad_sequence(places, batch_first=True).to(self._device)
         hidden = self._model.language(embeds, positions, cache, self._biases(spans))
         counts = [span.num_logits for span in spans]
         rows = zip(hidden, lengths, counts, strict=True)
@@ -140,13 +154,5 @@ class TorchRunner:
     def _biases(self, spans: Sequence[Span]) -> Float[Tensor, "batch new"] | None:
         if all(span.bias is None for span in spans):
             return None
-        rows = [torch.tensor(list(span.bias or [0.0] * len(span.tokens)), device=self._device) for span in spans]
-        return torch.nn.utils.rnn.pad_sequence(rows, batch_first=True)
-
-    def _embed(self, span: Span) -> Float[Tensor, "1 new dim"]:
-        row = torch.tensor([span.tokens], device=self._device)
-        if span.embeds is None:
-            return self._model.language.embed(row)
-        placeholders = row == self._model.config.tokens.image
-        embeds = self._model.language.embed(row.masked_fill(placeholders, 0))  # not every vocabulary has a word for it
-        return merge(embeds, at=placeholders, features=span.embeds)
+        rows = [torch.tensor(list(span.bias or [0.0] * len(span.tokens))) for span in spans]
+        return torch.nn.utils.rnn.pad_sequence(rows, batch_first=True).to(self._device)

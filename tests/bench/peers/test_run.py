@@ -7,11 +7,11 @@ from pathlib import Path
 import pytest
 
 from llavakit.bench.peers import run as module
-from llavakit.bench.peers.jobs import Prompt
+from llavakit.bench.peers.jobs import Prompt, jobs, prompt_on, warming
 from llavakit.bench.peers.process import PeerError
 from llavakit.bench.peers.run import Plan, run
 from llavakit.bench.peers.table import OURS, PEERS, SCRIPTS, Peer, by_memory, find_peers
-from llavakit.bench.peers.targets import Facts, Round, reached
+from llavakit.bench.peers.targets import TARGETS, Facts, Round, reached, targets_on
 from llavakit.bench.probe import Ceilings
 from llavakit.bench.report import peers_table
 from llavakit.bench.shapes import SHAPES
@@ -22,7 +22,7 @@ OURSELVES, RIVAL = Peer(OURS, PRETENDS, 1.0), Peer("llama.cpp", PRETENDS, 1.0)
 
 @pytest.fixture(autouse=True)
 def _environment(monkeypatch: pytest.MonkeyPatch, root: Path) -> None:
-    monkeypatch.setattr(module, "probe", lambda threads: Ceilings(50.0, 2000.0))
+    monkeypatch.setattr(module, "probe", lambda threads, device="cpu": Ceilings(50.0, 2000.0))
     monkeypatch.setenv("PYTHONPATH", str(root / "src"))
     monkeypatch.setenv("OMP_NUM_THREADS", "1")
 
@@ -44,7 +44,7 @@ def test_ours_beside_another(tmp_path: Path) -> None:
     assert found.memory[OURS]["peak"] >= found.memory[OURS]["resident"] > 1e6
     assert "standard output" in (tmp_path / RIVAL.name / "log.txt").read_text()
     assert said[0] == "round 1 of 2: memory is read at 50.0 GB/s, 2,000 GOP/s of int8"
-    targets = reached(found.rounds, Facts(here.prompt, found.decode_bytes(here)), found.memory)
+    targets = reached(TARGETS, found.rounds, Facts(here.prompt, found.decode_bytes(here)), found.memory)
     assert len(targets) == 9 and not targets[-1]["reached"]
     assert peers_table({"figures": found.figures(), "targets": targets}).count("\n") > 15
 
@@ -93,12 +93,37 @@ def test_the_ratios_are_of_each_round() -> None:
     ]
     facts = Facts(Prompt(spoken=16, spoken_together=8, conversations=8), decode_bytes=2e9)
     memory = {OURS: {"resident": 3}, "llama.cpp": {"resident": 4}}
-    rows = {row["target"].split(",")[0]: row for row in reached(rounds, facts, memory)}
+    rows = {row["target"].split(",")[0]: row for row in reached(TARGETS, rounds, facts, memory)}
     assert rows["decode"]["rounds"] == [0.8, 0.8, 0.8]  # 16 tokens of 2 GB in 0.4 s: the later row of this name
     assert rows["first word about a picture"]["rounds"] == [3, 1.5, 3] and rows["first word about a picture"]["reached"]
     assert rows["prefill of a picture prompt"]["rounds"] == [2, 1.5, 2]
     assert rows["eight conversations together"]["median"] == 3.2 and not rows["eight conversations together"]["reached"]
     assert rows["second question about a picture"]["reached"] and rows["resident memory"]["reached"]
+
+
+@pytest.mark.parametrize(("scheme", "share"), [("bfloat16", 0.85), ("int8", 0.85), ("int4-g32", 0.7)])
+def test_what_is_aimed_at_on_a_gpu(scheme: str, share: float) -> None:
+    ours = {"encode": 1.0, "prefill": 0.02, "decode": 0.08, "second": 0.5, "together": 0.5}
+    theirs = {name: 3 * seconds for name, seconds in ours.items()}
+    rounds = [Round(Ceilings(500.0, None, 700e3), {OURS: ours, "transformers": theirs})]
+    facts = Facts(Prompt(spoken=16, conversations=64), decode_bytes=2e9, prefill_operations=8.4e12)
+    rows = reached(targets_on("cuda", scheme), rounds, facts, {})
+    assert [row["at_least"] for row in rows] == [share, 0.6, 1, 1, 1]
+    # 16 x 2 GB in 0.08 s at 500 GB/s; 8.4 TFLOP in 0.02 s at 700 TFLOP/s
+    assert [row["median"] for row in rows] == [0.8, 0.6, 3, 3, 3]
+    assert rows[0]["reached"] == (share < 0.8)
+
+
+def test_a_gpu_has_many_conversations_and_is_warmed_by_all_jobs() -> None:
+    prompt = prompt_on("cuda")
+    assert prompt.conversations == 64 and prompt_on("cpu") == Prompt()
+    assert warming(prompt, "cuda") == [job.call for job in jobs(prompt)]
+
+
+def test_who_is_measured_on_a_gpu() -> None:
+    assert [peer.name for peer in find_peers([], device="cuda")] == [OURS, "transformers"]
+    with pytest.raises(ValueError, match="llama.cpp is measured on cpu, not on cuda"):
+        find_peers(["llama.cpp"], device="cuda")
 
 
 def test_groups_by_memory() -> None:

@@ -27,7 +27,8 @@ def test_every_job_is_done(name: str, tmp_path: Path, root: Path, monkeypatch: p
     folder = tmp_path / name
     folder.mkdir(exist_ok=True)
     shapes = json.loads(SHAPES["tiny"].model_dump_json())
-    asked = {"shapes": shapes, "threads": 1, "cache": str(folder), "scheme": "float32"}
+    asked = {"shapes": shapes, "threads": 1, "cache": str(folder), "scheme": "float32", "device": "cpu",
+             "conversations": SHORT.conversations, "length": SHORT.length}  # fmt: skip
     with Process(name, peer.command, asked, log=folder / "log.txt") as process:
         assert process.made["load_s"] > 0 and process.made["about"]["version"]
         calls = [*warming(SHORT), *(job.call for job in jobs(SHORT)), *(job.call for job in jobs(SHORT))]

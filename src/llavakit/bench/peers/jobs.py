@@ -28,6 +28,11 @@ class Prompt:
     conversations: int = 8
     spoken_together: int = 8
 
+    @property
+    def length(self) -> int:
+        """Tokens of a conversation at its longest."""
+        return self.first + max(self.second, self.spoken, self.spoken_together)
+
 
 def jobs(prompt: Prompt) -> list[Job]:
     first, together = prompt.first, prompt.conversations
@@ -40,16 +45,25 @@ def jobs(prompt: Prompt) -> list[Job]:
     ]
 
 
-def warming(prompt: Prompt) -> list[Call]:
-    """What a new worker does once, untimed, so that its memory is touched and its code is ready."""
+def prompt_on(device: str) -> Prompt:
+    """The jobs of a device: a GPU has room for more conversations, and needs them to be used."""
+    return Prompt() if device == "cpu" else Prompt(conversations=64)
+
+
+def warming(prompt: Prompt, device: str = "cpu") -> list[Call]:
+    """What a new worker does once, untimed, so that its memory is touched and its code is ready.
+
+    On a GPU that is everything: what is compiled for a shape is compiled when it first comes.
+    """
+    if device != "cpu":
+        return [job.call for job in jobs(prompt)]
     return [("encode",), ("prefill", prompt.second, 0), ("decode", 1, prompt.second, 1)]
 
 
 def check_length(config: LlavaConfig, prompt: Prompt) -> None:
     """Raises ValueError where the context of these shapes is too short for the jobs."""
-    needed = prompt.first + max(prompt.second, prompt.spoken, prompt.spoken_together)
-    if needed > config.language.max_positions:
+    if prompt.length > config.language.max_positions:
         raise ValueError(
-            f"the jobs take {needed} tokens, and the context of these shapes holds {config.language.max_positions}: "
-            "ask for a shorter prompt"
+            f"the jobs take {prompt.length} tokens, and the context of these shapes holds "
+            f"{config.language.max_positions}: ask for a shorter prompt"
         )

@@ -13,7 +13,14 @@ from llavakit.config import LlavaConfig
 
 class Ours:
     def __init__(self, asked: Asked) -> None:
-        self._subject = make_subject(LlavaConfig.parse(asked.shapes), asked.scheme, threads=asked.threads)
+        self._subject = make_subject(
+            LlavaConfig.parse(asked.shapes),
+            asked.scheme,
+            threads=asked.threads,
+            device=asked.device,
+            conversations=asked.conversations,
+            length=asked.length,
+        )
         self.about: dict[str, Any] = {
             "version": torch.__version__,
             "weights": asked.scheme,

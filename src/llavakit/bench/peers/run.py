@@ -13,6 +13,8 @@ from pathlib import Path
 from time import sleep
 from typing import Any
 
+import torch
+
 from llavakit.bench.cost import decode_work
 from llavakit.bench.figures import figure
 from llavakit.bench.peers.jobs import Job, Prompt, check_length, jobs, warming
@@ -38,6 +40,7 @@ class Plan:
     cache: Path
     room: float
     prompt: Prompt = field(default_factory=Prompt)
+    device: str = "cpu"
 
 
 @dataclass
@@ -82,7 +85,7 @@ def run(peers: list[Peer], plan: Plan, *, say: Say) -> Found:
     with ExitStack() as alive:
         running: dict[str, Process] = {}
         for index in range(plan.rounds):
-            found.rounds.append(Round(probe(plan.threads), defaultdict(dict)))
+            found.rounds.append(Round(probe(plan.threads, plan.device), defaultdict(dict)))
             say(f"round {index + 1} of {plan.rounds}: {_spoken(found.rounds[-1].ceilings)}")
             for group in groups:
                 usable = [peer for peer in group if peer.name not in found.failed]
@@ -98,8 +101,9 @@ def run(peers: list[Peer], plan: Plan, *, say: Say) -> Found:
 
 
 def _spoken(ceilings: Ceilings) -> str:
-    rate = "" if ceilings.int8_gops is None else f", {ceilings.int8_gops:,.0f} GOP/s of int8"
-    return f"memory is read at {ceilings.read_gbps:.1f} GB/s{rate}"
+    rates = ("int8", ceilings.int8_gops), ("bfloat16", ceilings.bfloat16_gflops)
+    told = "".join(f", {rate:,.0f} GOP/s of {kind}" for kind, rate in rates if rate is not None)
+    return f"memory is read at {ceilings.read_gbps:.1f} GB/s{told}"
 
 
 def _prepare(peer: Peer, plan: Plan, say: Say) -> None:
@@ -122,10 +126,18 @@ def _start(peer: Peer, plan: Plan, found: Found, running: dict[str, Process], al
     folder = plan.cache / peer.name
     folder.mkdir(parents=True, exist_ok=True)
     shapes = json.loads(plan.shapes.model_dump_json())
-    asked = {"shapes": shapes, "threads": plan.threads, "cache": str(folder), "scheme": plan.scheme}
+    asked = {
+        "shapes": shapes,
+        "threads": plan.threads,
+        "cache": str(folder),
+        "scheme": plan.scheme,
+        "device": plan.device,
+        "conversations": plan.prompt.conversations,
+        "length": plan.prompt.length,
+    }
     try:
         process = alive.enter_context(Process(peer.name, peer.command, asked, log=folder / "log.txt"))
-        for call in warming(plan.prompt):
+        for call in warming(plan.prompt, plan.device):
             process.ask(*call)
     except PeerError as error:
         _fails(peer, error, found, say)
@@ -175,8 +187,10 @@ def described(prompt: Prompt) -> dict[str, int]:
     return asdict(prompt)
 
 
-def free_memory() -> float:
-    """Bytes that may be taken now, a tenth of them left for everybody else."""
+def free_memory(device: str = "cpu") -> float:
+    """Bytes of a device that may be taken now, a tenth of them left for everybody else."""
+    if device != "cpu":
+        return 0.9 * torch.cuda.mem_get_info(device)[0]
     meminfo = Path("/proc/meminfo")
     if not meminfo.is_file():
         return float("inf")

@@ -20,8 +20,8 @@ OURS = "llavakit"
 class Peer:
     """`modules` are the packages that it cannot do without; `files` the files that `prepare` writes for it.
 
-    `bytes_a_weight` and `layers` (all, where None) say what it will hold at most, so that peers which do not fit into
-    memory together take turns.
+    `bytes_a_weight` says what it will hold at most, so that peers which do not fit into memory together take turns.
+    `devices` are those it can be measured on.
     """
 
     name: str
@@ -30,7 +30,7 @@ class Peer:
     modules: tuple[str, ...] = ()
     prepare: str | None = None
     files: tuple[str, ...] = ()
-    layers: int | None = None
+    devices: tuple[str, ...] = ("cpu",)
 
     @property
     def command(self) -> list[str]:
@@ -43,9 +43,8 @@ class Peer:
     def memory(self, config: LlavaConfig, *, cached_tokens: int) -> float:
         """Bytes that it takes at most, roughly."""
         language = config.language
-        share = min(1.0, (self.layers or language.num_layers) / language.num_layers)
-        weights = share * sum(matrix.weights for matrix in language_matrices(language))
-        cache = share * 4 * language.num_layers * language.num_kv_heads * language.head_dim * cached_tokens
+        weights = sum(matrix.weights for matrix in language_matrices(language))
+        cache = 4 * language.num_layers * language.num_kv_heads * language.head_dim * cached_tokens
         return self.bytes_a_weight * weights + 2 * sum(matrix.weights for matrix in tower_matrices(config)) + cache
 
 
@@ -54,7 +53,7 @@ def _script(name: str) -> tuple[str, ...]:
 
 
 _TABLE = (
-    Peer(OURS, ("-m", "llavakit.bench.peers.ours"), 0.7),
+    Peer(OURS, ("-m", "llavakit.bench.peers.ours"), 0.7, devices=("cpu", "cuda")),
     # It maps the file, and keeps a copy of it in an order of its own.
     Peer(
         "llama.cpp",
@@ -64,18 +63,29 @@ _TABLE = (
         prepare=str(SCRIPTS / "random_gguf.py"),
         files=("language.gguf", "mmproj.gguf"),
     ),
-    Peer("openvino", _script("with_openvino.py"), 2.0, modules=("openvino",), layers=12),
-    Peer("transformers", _script("with_transformers.py"), 2.2, modules=("transformers", "torch")),
+    Peer("openvino", _script("with_openvino.py"), 1.5, modules=("openvino",)),
+    Peer(
+        "transformers",
+        _script("with_transformers.py"),
+        2.2,
+        modules=("transformers", "torch"),
+        devices=("cpu", "cuda"),
+    ),
 )
 PEERS = {peer.name: peer for peer in _TABLE}
 
 
-def find_peers(names: list[str]) -> list[Peer]:
-    """The peers of these names, all of them where there are none; raises ValueError for one that nobody knows."""
+def find_peers(names: list[str], *, device: str = "cpu") -> list[Peer]:
+    """The peers of these names, all that can compute on the device where there are none.
+
+    Raises ValueError for one that nobody knows, or that is not measured there.
+    """
     for name in names:
         if name not in PEERS:
             raise ValueError(f"there is no peer called {name!r}: {nearest(name, list(PEERS))}")
-    return [peer for peer in _TABLE if not names or peer.name in names]
+        if device not in PEERS[name].devices:
+            raise ValueError(f"{name} is measured on {' and '.join(PEERS[name].devices)}, not on {device}")
+    return [peer for peer in _TABLE if device in peer.devices and (not names or peer.name in names)]
 
 
 def by_memory(peers: list[Peer], size: Callable[[Peer], float], room: float) -> list[list[Peer]]:

@@ -20,12 +20,18 @@ from typing import Any, Protocol
 
 @dataclass(frozen=True)
 class Asked:
-    """What a worker is to make. `shapes` is a LlavaConfig as plain data; `cache` a folder for files of its own."""
+    """What a worker is to make. `shapes` is a LlavaConfig as plain data; `cache` a folder for files of its own.
+
+    There has to be room for so many `conversations` of `length` tokens.
+    """
 
     shapes: dict[str, Any]
     threads: int
     cache: Path
     scheme: str
+    device: str
+    conversations: int
+    length: int
 
 
 class Peer(Protocol):
@@ -50,7 +56,7 @@ def serve(make: Callable[[Asked], Peer]) -> None:
     try:
         given = json.loads(sys.argv[1])
         start = perf_counter()
-        peer = make(Asked(given["shapes"], given["threads"], Path(given["cache"]), given["scheme"]))
+        peer = make(Asked(**given | {"cache": Path(given["cache"])}))
         reply(load_s=perf_counter() - start, about=peer.about)
         for line in sys.stdin:
             name, *arguments = json.loads(line)

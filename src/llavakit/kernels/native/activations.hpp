@@ -48,8 +48,7 @@ class Prepared {
     void put(int64_t row, const float* x) {
         const Activations& a = activations_;
         if (weights_->is_integer())
-            quantise_row(x, weights_->cols, a.cols, weights_->group, codes_ + row * a.cols, scales_ + row * a.groups,
-                         sums_ + row * a.groups);
+            quantise_row(*weights_, x, codes_ + row * a.cols, scales_ + row * a.groups, sums_ + row * a.groups);
         else
             std::memcpy(values_ + row * a.stride, x, weights_->cols * sizeof(float));
     }

@@ -124,7 +124,7 @@ void attend(const Queries<M>& queries, const HeadBlocks& blocks, int head_dim, f
     float* scores[M];
     for (int m = 0; m < M; m++) scores[m] = scratch + m * num_blocks * BLOCK;
 
-    constexpr int TOGETHER = M == 1 ? 8 : M <= 3 ? 4 : 2;
+    constexpr int TOGETHER = M == 1 ? 8 : 4;
     int64_t block = 0;
     for (; block + TOGETHER <= num_blocks; block += TOGETHER)
         score_blocks<M, TOGETHER>(queries, blocks, block, head_dim, scores);

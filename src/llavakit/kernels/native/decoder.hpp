@@ -64,6 +64,7 @@ class DecoderStep {
           batch_(batch),
           queries_width_(decoder.heads * decoder.head_dim),
           keys_width_(decoder.kv_heads * decoder.head_dim),
+          sharing_(decoder.heads / decoder.kv_heads),
           longest_(batch.table_width * BLOCK),
           x_(deal.take<float>(batch.rows * decoder.dim)),
           normed_(deal.take<float>(threads() * decoder.dim)),
@@ -72,7 +73,7 @@ class DecoderStep {
           values_(deal.take<float>(batch.rows * keys_width_)),
           mixed_(deal.take<float>(batch.rows * queries_width_)),
           inner_(deal.take<float>(batch.rows * decoder.inner)),
-          scores_(deal.take<float>(threads() * TILE_ROWS * longest_)),
+          scores_(deal.take<float>(threads() * TILE_QUERIES * longest_)),
           attention_in_(deal, batch.rows, decoder.layers[0].q),
           attention_out_(deal, batch.rows, decoder.layers[0].o),
           mlp_in_(deal, batch.rows, decoder.layers[0].gate),
@@ -120,18 +121,13 @@ class DecoderStep {
                                     {&layer.v, {values_, keys_width_, Output::PUT}}};
         multiply(products, 3, attention_in_.get());
         uint16_t* cache = batch_.cache + index * batch_.layer_stride;
-        over_rows(batch_.rows, queries_width_ + 2 * keys_width_, [&](int64_t row) { remember(row, cache); });
+        over_rows(decoder_.kv_heads, batch_.rows * (sharing_ + 2) * decoder_.head_dim,
+                  [&](int64_t kv_head) { remember(kv_head, cache); });
         attend_all(cache);
         over_rows(batch_.rows, queries_width_,
                   [&](int64_t row) { attention_out_.put(row, mixed_ + row * queries_width_); });
         const Product product{&layer.o, {x_, decoder_.dim, Output::ADD}};
         multiply(&product, 1, attention_out_.get());
-    }
-
-    int64_t sequence_of(int64_t row) const {
-        int64_t sequence = 0;
-        while (batch_.starts[sequence + 1] <= row) sequence++;
-        return sequence;
     }
 
     // Where in its sequence a row stands: positions may leave gaps, the cache does not.
@@ -141,46 +137,47 @@ class DecoderStep {
 
     int64_t block_stride() const { return 2 * keys_width_ * BLOCK; }
 
-    // Turns a row's queries and keys by their position, and puts its keys and values into the cache.
-    void remember(int64_t row, uint16_t* cache) {
-        const int head_dim = int(decoder_.head_dim);
-        const int64_t sequence = sequence_of(row), at = place(sequence, row);
-        const int32_t* table = batch_.tables + sequence * batch_.table_width;
-        const float* cosine = decoder_.cosine + batch_.positions[row] * head_dim / 2;
-        const float* sine = decoder_.sine + batch_.positions[row] * head_dim / 2;
+    // Turns the queries and keys of one key-value head by their positions, and puts keys and values into the cache. Head
+    // by head, because the keys of neighbouring rows share lines of memory, which no two threads should write.
+    void remember(int64_t kv_head, uint16_t* cache) {
+        const int64_t head_dim = decoder_.head_dim;
         const float shorter = 1.0f / std::sqrt(float(head_dim));  // of attention, put into the queries
-        for (int64_t head = 0; head < decoder_.heads; head++)
-            rotate(queries_ + row * queries_width_ + head * head_dim, cosine, sine, head_dim, shorter);
-        uint16_t* block = cache + table[at / BLOCK] * block_stride();
-        for (int64_t head = 0; head < decoder_.kv_heads; head++) {
-            float* key = keys_ + row * keys_width_ + head * head_dim;
-            rotate(key, cosine, sine, head_dim, 1.0f);
-            remember_head(key, values_ + row * keys_width_ + head * head_dim, block + head * 2 * BLOCK * head_dim, at,
-                          head_dim);
+        for (int64_t s = 0; s < batch_.num_sequences; s++) {
+            const int32_t* table = batch_.tables + s * batch_.table_width;
+            for (int64_t row = batch_.starts[s]; row < batch_.starts[s + 1]; row++) {
+                const float* cosine = decoder_.cosine + batch_.positions[row] * head_dim / 2;
+                const float* sine = decoder_.sine + batch_.positions[row] * head_dim / 2;
+                float* query = queries_ + row * queries_width_ + kv_head * sharing_ * head_dim;
+                for (int64_t i = 0; i < sharing_; i++) rotate(query + i * head_dim, cosine, sine, int(head_dim), shorter);
+                float* key = keys_ + row * keys_width_ + kv_head * head_dim;
+                rotate(key, cosine, sine, int(head_dim), 1.0f);
+                const int64_t at = place(s, row);
+                uint16_t* block = cache + table[at / BLOCK] * block_stride() + kv_head * 2 * BLOCK * head_dim;
+                remember_head(key, values_ + row * keys_width_ + kv_head * head_dim, block, at, head_dim);
+            }
         }
     }
 
     // Queries that share a key-value head are one list, position by position; it is cut into tiles.
     void attend_all(const uint16_t* cache) {
-        const int64_t sharing = decoder_.heads / decoder_.kv_heads;
         int64_t tiles = 0, positions = 0;
         for (int64_t s = 0; s < batch_.num_sequences; s++) {
             const int64_t rows = batch_.starts[s + 1] - batch_.starts[s];
-            tiles += (rows * sharing + TILE_ROWS - 1) / TILE_ROWS;
+            tiles += (rows * sharing_ + TILE_QUERIES - 1) / TILE_QUERIES;
             positions += place(s, batch_.starts[s + 1]);
         }
         const auto one = [&](int64_t job, int) {
             const int64_t head = job / tiles;
             int64_t tile = job % tiles, sequence = 0, queries = 0;
             for (;; sequence++) {
-                queries = (batch_.starts[sequence + 1] - batch_.starts[sequence]) * sharing;
-                const int64_t here = (queries + TILE_ROWS - 1) / TILE_ROWS;
+                queries = (batch_.starts[sequence + 1] - batch_.starts[sequence]) * sharing_;
+                const int64_t here = (queries + TILE_QUERIES - 1) / TILE_QUERIES;
                 if (tile < here) break;
                 tile -= here;
             }
-            const int64_t first = tile * TILE_ROWS;
-            with_rows(std::min<int64_t>(queries - first, TILE_ROWS),
-                      [&]<int M>() { attend_some<M>(cache, sequence, head, first); });
+            const int64_t first = tile * TILE_QUERIES;
+            with_rows<TILE_QUERIES>(std::min<int64_t>(queries - first, TILE_QUERIES),
+                                    [&]<int M>() { attend_some<M>(cache, sequence, head, first); });
         };
         if (positions * keys_width_ < WORTH_THREADS)
             for (int64_t job = 0; job < tiles * decoder_.kv_heads; job++) one(job, 0);
@@ -190,18 +187,17 @@ class DecoderStep {
 
     template <int M>
     void attend_some(const uint16_t* cache, int64_t sequence, int64_t kv_head, int64_t first) {
-        const int64_t sharing = decoder_.heads / decoder_.kv_heads;
         Queries<M> queries;
         for (int m = 0; m < M; m++) {
-            const int64_t row = batch_.starts[sequence] + (first + m) / sharing;
-            const int64_t head = kv_head * sharing + (first + m) % sharing;
+            const int64_t row = batch_.starts[sequence] + (first + m) / sharing_;
+            const int64_t head = kv_head * sharing_ + (first + m) % sharing_;
             queries.query[m] = queries_ + row * queries_width_ + head * decoder_.head_dim;
             queries.mixed[m] = mixed_ + row * queries_width_ + head * decoder_.head_dim;
             queries.limit[m] = place(sequence, row) + 1;
         }
         const HeadBlocks blocks{cache + kv_head * 2 * BLOCK * decoder_.head_dim,
                                 batch_.tables + sequence * batch_.table_width, block_stride(), batch_.bias};
-        attend<M>(queries, blocks, int(decoder_.head_dim), scores_ + thread_number() * TILE_ROWS * longest_);
+        attend<M>(queries, blocks, int(decoder_.head_dim), scores_ + thread_number() * TILE_QUERIES * longest_);
     }
 
     void mlp(const DecoderLayer& layer) {
@@ -225,7 +221,9 @@ class DecoderStep {
 
     const Decoder& decoder_;
     const Batch& batch_;
-    const int64_t queries_width_, keys_width_, longest_;
+    const int64_t queries_width_, keys_width_;
+    const int64_t sharing_;  // heads of queries that share one of keys and values
+    const int64_t longest_;
     float *x_, *normed_, *queries_, *keys_, *values_, *mixed_, *inner_, *scores_;
     Prepared attention_in_, attention_out_, mlp_in_, mlp_out_, head_in_;
     const size_t used_;

@@ -65,7 +65,13 @@ LANES_INLINE Bytes load_bytes(const uint8_t* from) {
 
 LANES_INLINE Floats all(float value) {
     Floats x;
-    FOR_PARTS x.part[i] = FloatVector{} + value;
+#if defined(__AVX512F__)
+    x.part[0] = _mm512_set1_ps(value);
+#elif defined(__AVX2__)
+    FOR_PARTS x.part[i] = _mm256_set1_ps(value);
+#else
+    FOR_PARTS for (int j = 0; j < VECTOR_BYTES / 4; j++) x.part[i][j] = value;
+#endif
     return x;
 }
 
@@ -267,21 +273,33 @@ LANES_INLINE Floats load_bfloats(const uint16_t* from) {
 #endif
 }
 
-// To each lane, the products of its four unsigned bytes with four signed ones, the same for all lanes.
-// `CODES_BELOW_16` tells that the bytes are small, and that pairs of products fit in 16 bits.
-template <bool CODES_BELOW_16>
-LANES_INLINE Ints dot4(Ints total, Bytes codes, const int8_t* four) {
+// Four bytes, in every lane.
+LANES_INLINE Bytes all_fours(const int8_t* four) {
     int32_t packed;
     std::memcpy(&packed, four, 4);
+    Bytes x;
+#if defined(__AVX512F__)
+    x.part[0] = (ByteVector)_mm512_set1_epi32(packed);
+#elif defined(__AVX2__)
+    FOR_PARTS x.part[i] = (ByteVector)_mm256_set1_epi32(packed);
+#else
+    FOR_PARTS x.part[i] = (ByteVector)(IntVector{} + packed);
+#endif
+    return x;
+}
+
+// To each lane, the products of its four unsigned bytes with four signed ones.
+// `CODES_BELOW_16` tells that the bytes are small, and that pairs of products fit in 16 bits.
+template <bool CODES_BELOW_16>
+LANES_INLINE Ints dot4(Ints total, Bytes codes, Bytes fours) {
 #if defined(__AVX512VNNI__)
-    total.part[0] = (IntVector)_mm512_dpbusd_epi32((__m512i)total.part[0], (__m512i)codes.part[0], _mm512_set1_epi32(packed));
+    total.part[0] = (IntVector)_mm512_dpbusd_epi32((__m512i)total.part[0], (__m512i)codes.part[0], (__m512i)fours.part[0]);
 #elif defined(__AVXVNNI__)
     FOR_PARTS total.part[i] =
-        (IntVector)_mm256_dpbusd_avx_epi32((__m256i)total.part[i], (__m256i)codes.part[i], _mm256_set1_epi32(packed));
+        (IntVector)_mm256_dpbusd_avx_epi32((__m256i)total.part[i], (__m256i)codes.part[i], (__m256i)fours.part[i]);
 #elif defined(__AVX2__)
-    const __m256i a = _mm256_set1_epi32(packed);
     FOR_PARTS {
-        const __m256i w = (__m256i)codes.part[i];
+        const __m256i w = (__m256i)codes.part[i], a = (__m256i)fours.part[i];
         __m256i pairs;
         if constexpr (CODES_BELOW_16) {
             pairs = _mm256_maddubs_epi16(w, a);
@@ -298,12 +316,14 @@ LANES_INLINE Ints dot4(Ints total, Bytes codes, const int8_t* four) {
     }
 #else
     uint8_t bytes[64];
-    FOR_PARTS std::memcpy(bytes + i * VECTOR_BYTES, &codes.part[i], VECTOR_BYTES);
+    int8_t signed_bytes[64];
     int32_t lanes[LANES];
-    FOR_PARTS std::memcpy(lanes + i * (VECTOR_BYTES / 4), &total.part[i], VECTOR_BYTES);
+    std::memcpy(bytes, &codes, 64);
+    std::memcpy(signed_bytes, &fours, 64);
+    std::memcpy(lanes, &total, 64);
     for (int i = 0; i < LANES; i++)
-        for (int j = 0; j < 4; j++) lanes[i] += int32_t(bytes[4 * i + j]) * four[j];
-    FOR_PARTS std::memcpy(&total.part[i], lanes + i * (VECTOR_BYTES / 4), VECTOR_BYTES);
+        for (int j = 0; j < 4; j++) lanes[i] += int32_t(bytes[4 * i + j]) * signed_bytes[4 * i + j];
+    std::memcpy(&total, lanes, 64);
 #endif
     return total;
 }

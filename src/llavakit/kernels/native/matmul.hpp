@@ -25,7 +25,7 @@ struct Activations {
     int64_t stride = 0;
     const int8_t* codes = nullptr;   // [rows, cols], cols a multiple of two groups
     const float* scales = nullptr;   // [rows, groups]
-    const int32_t* sums = nullptr;   // [rows, groups], of the codes
+    const int32_t* sums = nullptr;   // [rows, groups], of the codes, times sum_factor() of the weights
     int64_t rows = 0, cols = 0, groups = 0;
 };
 
@@ -33,10 +33,9 @@ struct Activations {
 alignas(16) constexpr uint8_t NF4_LEVELS[16] = {1,   40,  61,  78,  92,  105, 116, 128,
                                                 138, 148, 159, 171, 184, 199, 220, 255};
 
-template <int KIND>
-constexpr int32_t centre() {
-    return KIND == Kind::INT4 ? 8 : KIND == Kind::INT4Z ? 0 : 128;
-}
+// Codes are unsigned: this times the sum of the activations, added, moves their centre to zero. Where each group has an
+// offset of its own, the sum is needed as it is.
+constexpr int32_t sum_factor(int kind) { return kind == Kind::INT4 ? -8 : kind == Kind::INT4Z ? 1 : -128; }
 
 template <int KIND, int GROUP, int M>
 LANES_INLINE void integer_tile(const uint8_t* first, const uint8_t* second, const Activations& a, int64_t row,
@@ -59,31 +58,32 @@ LANES_INLINE void integer_tile(const uint8_t* first, const uint8_t* second, cons
 #pragma GCC unroll 8
         for (int m = 0; m < M; m++)
             for (int p = 0; p < TILE_PANELS; p++)
-                products[m][p] = all_ints(-centre<KIND>() * sums[m * a.groups + group]);
+                products[m][p] = all_ints(KIND == Kind::INT4Z ? 0 : sums[m * a.groups + group]);
 #pragma GCC unroll 4
         for (int k = 0; k < GROUP; k += STEP) {
             const int64_t line = record + half * CODE_BYTES + k / STEP * 64;
             const int8_t* four = codes + group * GROUP + k;
+            Bytes low[TILE_PANELS], high[TILE_PANELS];
 #pragma GCC unroll 2
             for (int p = 0; p < TILE_PANELS; p++) {
                 prefetch(panels[p] + line + PREFETCH_BYTES);
-                Bytes low = load_bytes(panels[p] + line);
-                if constexpr (WIDE) {
+                low[p] = load_bytes(panels[p] + line);
+                if constexpr (!WIDE) {
+                    high[p] = high_nibbles(low[p]);
+                    low[p] = low_nibbles(low[p]);
+                }
+                if constexpr (KIND == Kind::NF4) {
+                    low[p] = look_up(low[p], NF4_LEVELS);
+                    high[p] = look_up(high[p], NF4_LEVELS);
+                }
+            }
 #pragma GCC unroll 8
-                    for (int m = 0; m < M; m++)
-                        products[m][p] = dot4<SMALL>(products[m][p], low, four + m * a.cols);
-                } else {
-                    Bytes high = high_nibbles(low);
-                    low = low_nibbles(low);
-                    if constexpr (KIND == Kind::NF4) {
-                        low = look_up(low, NF4_LEVELS);
-                        high = look_up(high, NF4_LEVELS);
-                    }
-#pragma GCC unroll 8
-                    for (int m = 0; m < M; m++) {
-                        products[m][p] = dot4<SMALL>(products[m][p], low, four + m * a.cols);
-                        products[m][p] = dot4<SMALL>(products[m][p], high, four + m * a.cols + 4);
-                    }
+            for (int m = 0; m < M; m++) {
+                Bytes fours = all_fours(four + m * a.cols);
+                for (int p = 0; p < TILE_PANELS; p++) products[m][p] = dot4<SMALL>(products[m][p], low[p], fours);
+                if constexpr (!WIDE) {
+                    fours = all_fours(four + m * a.cols + 4);
+                    for (int p = 0; p < TILE_PANELS; p++) products[m][p] = dot4<SMALL>(products[m][p], high[p], fours);
                 }
             }
         }
@@ -175,11 +175,14 @@ void tile(const Matrix& weights, const Matrix& other, int64_t panel, const Activ
 // All rows of activations against the panels that begin at `panel`, in tiles of nearly equal height.
 template <int KIND, int GROUP>
 void all_rows(const Matrix& weights, const Matrix& other, int64_t panel, const Activations& a, const Output& out) {
-    const int64_t tiles = (a.rows + TILE_ROWS - 1) / TILE_ROWS;
+    // Where groups end often, two sets of sums are in use most of the time. A single tile reads the weights once.
+    constexpr int64_t OF_MANY = GROUP < 128 && TILE_ROWS > 6 ? 6 : TILE_ROWS;
+    const int64_t tallest = a.rows > TILE_ROWS ? OF_MANY : TILE_ROWS;
+    const int64_t tiles = (a.rows + tallest - 1) / tallest;
     for (int64_t i = 0; i < tiles; i++) {
         const int64_t row = a.rows * i / tiles;
-        with_rows(a.rows * (i + 1) / tiles - row,
-                  [&]<int M>() { tile<KIND, GROUP, M>(weights, other, panel, a, row, out); });
+        with_rows<TILE_ROWS>(a.rows * (i + 1) / tiles - row,
+                             [&]<int M>() { tile<KIND, GROUP, M>(weights, other, panel, a, row, out); });
     }
 }
 
@@ -252,8 +255,9 @@ LANES_INLINE float largest_magnitude(const float* x, int count) {
 }
 
 // One row to 8 bits: each group of columns by its largest magnitude; what fills up the last record is zero.
-inline void quantise_row(const float* x, int64_t cols, int64_t padded, int group, int8_t* codes, float* scales,
-                         int32_t* sums) {
+inline void quantise_row(const Matrix& weights, const float* x, int8_t* codes, float* scales, int32_t* sums) {
+    const int64_t cols = weights.cols, padded = weights.padded_cols();
+    const int group = weights.group;
     for (int64_t first = 0; first < padded; first += group) {
         float values[128];
         const float* from = x + first;
@@ -287,7 +291,7 @@ inline void quantise_row(const float* x, int64_t cols, int64_t padded, int group
         std::memcpy(lanes, &total, sizeof lanes);
         int32_t whole_sum = 0;
         for (int j = 0; j < LANES; j++) whole_sum += lanes[j];
-        sums[first / group] = whole_sum;
+        sums[first / group] = sum_factor(weights.kind) * whole_sum;
     }
 }
 

@@ -84,7 +84,8 @@ struct Free {
 };
 
 // Each counts `turns` rounds of 12 independent products, and says how many operations (a multiplication or an
-// addition is one) a round has. The empty assembly keeps the compiler from working out the result beforehand.
+// addition is one) a round has. The empty assembly keeps the compiler from working out the result beforehand, and from
+// seeing that all twelve sums are equal, so that one would do.
 #define TWELVE _Pragma("GCC unroll 12") for (int lane = 0; lane < 12; ++lane)
 
 #if defined(__x86_64__)
@@ -92,7 +93,10 @@ struct Free {
 #ifdef LLAVAKIT_HAS_avx512vnni
 __attribute__((target("avx512f,avx512bw,avx512vnni"))) double count_avx512_vnni(int64_t turns) {
     __m512i sums[12], left = _mm512_set1_epi8(1), right = _mm512_set1_epi8(1);
-    TWELVE sums[lane] = _mm512_setzero_si512();
+    TWELVE {
+        sums[lane] = _mm512_setzero_si512();
+        asm volatile("" : "+v"(sums[lane]));
+    }
     for (int64_t turn = 0; turn < turns; ++turn) {
         asm volatile("" : "+v"(left), "+v"(right));
         TWELVE sums[lane] = _mm512_dpbusd_epi32(sums[lane], left, right);
@@ -106,7 +110,10 @@ __attribute__((target("avx512f,avx512bw,avx512vnni"))) double count_avx512_vnni(
 #ifdef LLAVAKIT_HAS_avxvnni
 __attribute__((target("avx2,avxvnni"))) double count_avx_vnni(int64_t turns) {
     __m256i sums[12], left = _mm256_set1_epi8(1), right = _mm256_set1_epi8(1);
-    TWELVE sums[lane] = _mm256_setzero_si256();
+    TWELVE {
+        sums[lane] = _mm256_setzero_si256();
+        asm volatile("" : "+x"(sums[lane]));
+    }
     for (int64_t turn = 0; turn < turns; ++turn) {
         asm volatile("" : "+x"(left), "+x"(right));
         TWELVE sums[lane] = _mm256_dpbusd_avx_epi32(sums[lane], left, right);
@@ -121,7 +128,10 @@ __attribute__((target("avx2,avxvnni"))) double count_avx_vnni(int64_t turns) {
 __attribute__((target("avx2"))) double count_avx2(int64_t turns) {
     const __m256i ones = _mm256_set1_epi16(1);
     __m256i sums[12], left = _mm256_set1_epi8(1), right = _mm256_set1_epi8(1);
-    TWELVE sums[lane] = _mm256_setzero_si256();
+    TWELVE {
+        sums[lane] = _mm256_setzero_si256();
+        asm volatile("" : "+x"(sums[lane]));
+    }
     for (int64_t turn = 0; turn < turns; ++turn) {
         TWELVE {
             asm volatile("" : "+x"(left), "+x"(right));  // or one product would do for all twelve
@@ -139,7 +149,10 @@ __attribute__((target("avx2"))) double count_avx2(int64_t turns) {
 double count_dotprod(int64_t turns) {
     int32x4_t sums[12];
     int8x16_t left = vdupq_n_s8(1), right = vdupq_n_s8(1);
-    TWELVE sums[lane] = vdupq_n_s32(0);
+    TWELVE {
+        sums[lane] = vdupq_n_s32(0);
+        asm volatile("" : "+w"(sums[lane]));
+    }
     for (int64_t turn = 0; turn < turns; ++turn) {
         asm volatile("" : "+w"(left), "+w"(right));
         TWELVE sums[lane] = vdotq_s32(sums[lane], left, right);

@@ -30,7 +30,7 @@ class TowerRun {
           keys_(deal.take<float>(rows_ * tower.dim)),
           values_(deal.take<float>(rows_ * tower.dim)),
           inner_(deal.take<float>(rows_ * tower.inner)),
-          scores_(deal.take<float>(threads() * TILE_ROWS * blocks_ * BLOCK)),
+          scores_(deal.take<float>(threads() * TILE_QUERIES * blocks_ * BLOCK)),
           cache_(deal.take<uint16_t>(views * tower.heads * head_stride())),
           table_(deal.take<int32_t>(blocks_)),
           attention_in_(deal, rows_, tower.layers[0].q),
@@ -68,25 +68,27 @@ class TowerRun {
                                     {&layer.k, {keys_, tower_.dim, Output::PUT}},
                                     {&layer.v, {values_, tower_.dim, Output::PUT}}};
         multiply(products, 3, attention_in_.get());
-        over_rows(rows_, 3 * tower_.dim, [&](int64_t row) { remember(row); });
-        const int64_t tiles = (seq_ + TILE_ROWS - 1) / TILE_ROWS;
+        over_rows(views_ * tower_.heads, 3 * seq_ * tower_.head_dim, [&](int64_t head) { remember(head); });
+        const int64_t tiles = (seq_ + TILE_QUERIES - 1) / TILE_QUERIES;
         parallel(views_ * tower_.heads * tiles, [&](int64_t job, int) {
             const int64_t head = job / tiles, tile = job % tiles;  // head: of all views
-            const int64_t first = tile * TILE_ROWS;
-            with_rows(std::min<int64_t>(seq_ - first, TILE_ROWS),
-                      [&]<int M>() { attend_some<M>(head / tower_.heads, head % tower_.heads, first); });
+            const int64_t first = tile * TILE_QUERIES;
+            with_rows<TILE_QUERIES>(std::min<int64_t>(seq_ - first, TILE_QUERIES),
+                                    [&]<int M>() { attend_some<M>(head / tower_.heads, head % tower_.heads, first); });
         });
         over_rows(rows_, tower_.dim, [&](int64_t row) { attention_out_.put(row, queries_ + row * tower_.dim); });
         const Product product{&layer.out, {x_, tower_.dim, Output::ADD}};
         multiply(&product, 1, attention_out_.get());
     }
 
-    void remember(int64_t row) {
-        const int64_t view = row / seq_, position = row % seq_, head_dim = tower_.head_dim;
+    // One head of one view, counted through all views.
+    void remember(int64_t head) {
+        const int64_t head_dim = tower_.head_dim;
         const Floats shorter = all(1.0f / std::sqrt(float(head_dim)));
-        for (int64_t head = 0; head < tower_.heads; head++) {
-            const int64_t at = row * tower_.dim + head * head_dim;
-            uint16_t* block = cache_ + (view * tower_.heads + head) * head_stride() + position / BLOCK * block_stride();
+        for (int64_t position = 0; position < seq_; position++) {
+            const int64_t row = head / tower_.heads * seq_ + position;
+            const int64_t at = row * tower_.dim + head % tower_.heads * head_dim;
+            uint16_t* block = cache_ + head * head_stride() + position / BLOCK * block_stride();
             remember_head(keys_ + at, values_ + at, block, position, head_dim);
             for (int64_t d = 0; d < head_dim; d += LANES) store(queries_ + at + d, load(queries_ + at + d) * shorter);
         }
@@ -102,7 +104,7 @@ class TowerRun {
             queries.limit[m] = seq_;
         }
         const HeadBlocks blocks{cache_ + (view * tower_.heads + head) * head_stride(), table_, block_stride()};
-        float* weights = scores_ + thread_number() * TILE_ROWS * blocks_ * BLOCK;
+        float* weights = scores_ + thread_number() * TILE_QUERIES * blocks_ * BLOCK;
         attend<M>(queries, blocks, int(tower_.head_dim), weights);
         if (looks_ && first == 0) std::copy_n(weights, seq_, looks_ + (view * tower_.heads + head) * seq_);
     }

@@ -1,0 +1,73 @@
+"""A model of given shapes on an accelerator, measured through the runner that the engine takes for it."""
+
+from __future__ import annotations
+
+import torch
+
+from llavakit.bench.packed_subject import random_packed
+from llavakit.bench.shapes import FLOATS, random_model
+from llavakit.config import LlavaConfig
+from llavakit.engine.blocks import num_blocks_for
+from llavakit.engine.engine import runner_for
+from llavakit.engine.runner import Runner, Span
+from llavakit.model import Llava
+from llavakit.quantize.apply import make_room
+from llavakit.quantize.linear import PackedMatrix
+from llavakit.quantize.schemes import SCHEMES
+from llavakit.quantize.unpacked import UnpackedLinear
+
+
+def random_quantised(config: LlavaConfig, scheme: str) -> Llava:
+    """Random weights by a scheme of `llava quantize` or in a number format."""
+    if scheme in FLOATS:
+        return random_model(config, dtype=getattr(torch, scheme))
+    model = random_model(config, dtype=torch.bfloat16)
+    for place in make_room(model, SCHEMES[scheme]).values():
+        place.packed = random_packed(place.rows, place.cols, place.grid).data
+    return model
+
+
+class RunnerSubject:
+    """Scores come back to the CPU in each step, as the engine needs them, and so nothing runs ahead of the clock.
+
+    There is room for so many conversations of `length` tokens.
+    """
+
+    def __init__(self, model: Llava, *, conversations: int, length: int, runner: Runner | None = None) -> None:
+        config = model.config
+        self._blocks, self._language = num_blocks_for(length), model.language
+        self._runner = runner or runner_for(model, conversations * self._blocks, is_compiled=True)
+        generator = torch.Generator().manual_seed(0)
+        size = config.vision.image_size
+        self._pixels, self._size = torch.randn(1, 3, size, size, generator=generator), (size, size)
+        ids = torch.randint(config.language.vocab_size, (config.language.max_positions,), generator=generator)
+        self._tokens: list[int] = ids.tolist()
+
+    def encode(self) -> None:
+        self._runner.encode(self._pixels, self._size)
+
+    def prefill(self, tokens: int, start: int) -> None:
+        self._step(1, start, tokens)
+
+    def decode(self, steps: int, start: int, batch: int) -> None:
+        for step in range(steps):
+            self._step(batch, start + step, 1)
+
+    def _step(self, batch: int, start: int, count: int) -> None:
+        tokens = self._tokens[start : start + count]
+        tables = [range(row * self._blocks, (row + 1) * self._blocks) for row in range(batch)]
+        for logits in self._runner.step([Span(tokens, start, table) for table in tables]):
+            logits.cpu()
+
+    @property
+    def decode_bytes(self) -> int:
+        """As the weights lie on the device, so with what is read of a matrix in one of its two forms alone."""
+        total = 0
+        for part in [*self._language.layers.modules(), self._language.norm, self._language.lm_head]:
+            if isinstance(part, PackedMatrix):
+                total += part.packed.nbytes
+            elif isinstance(part, UnpackedLinear):
+                total += part.codes.nbytes + part.scales.nbytes + (0 if part.offsets is None else part.offsets.nbytes)
+            elif part is not None:
+                total += sum(weight.nbytes for weight in part.parameters(recurse=False))
+        return total

@@ -1,0 +1,143 @@
+"""Models on a GPU: the tokens of answers go through a step of fixed shapes, compiled and replayed as one graph."""
+
+# A step splits in two. Prompts, and whatever has picture features, are large and of any length: they go through the
+# model one by one, where the GPU is busy enough to hide Python. Tokens of answers, drafts included, are rows of one
+# plan, padded to the next size of the ladder:
+#
+#   token  position  place   blocks
+#     17       40      38     2  3  9  z        a sequence's next token
+#    301       12      12     4  z  z  z        another's, and its draft: same blocks, next place
+#      9       13      13     4  z  z  z
+#      0        0       0     z  z  z  z        padding, in a block of its own
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from llavakit.anyres import Size
+from llavakit.engine.block_storage import OneSequence, slots
+from llavakit.engine.blocks import num_blocks_for
+from llavakit.engine.fixed_storage import FixedStorage
+from llavakit.engine.recorded import CudaGraphs, Recorded, Recorder, Step, compiled
+from llavakit.engine.runner import LONGEST_ROW, Seen, Span, bias_of, embed, see
+from llavakit.engine.token_rows import HEADER, Compiler, TokenRows
+from llavakit.model import Llava
+from llavakit.quantize.unpacked import make_matrix, unpack_matrices
+
+LADDER = (1, 2, 4, 8, 16, 32, 64)  # rows of a plan
+FEWEST_BLOCKS = 16  # of a plan, 256 tokens; more go in powers of two, up to the whole context
+
+
+class GraphRunner:
+    """Takes a model over: packed matrices are rewritten for its device, so that no weight is there twice.
+
+    `num_blocks` is all the memory it will ever have for keys and values. `compiler` and `recorder` say what becomes of
+    the step for rows; by default it is compiled and recorded on a CUDA device, and elsewhere it is computed as it is.
+    """
+
+    def __init__(
+        self,
+        model: Llava,
+        num_blocks: int,
+        *,
+        compiler: Compiler | None = None,
+        recorder: Recorder | None = None,
+    ) -> None:
+        is_cuda = model.language.norm.weight.device.type == "cuda"
+        if is_cuda:
+            compiler, recorder = compiler or compiled, recorder or CudaGraphs()
+        dtype = torch.bfloat16 if is_cuda else model.language.norm.weight.dtype
+        unpack_matrices(model, dtype, compiler(make_matrix) if compiler else make_matrix)
+        weight, config = model.language.norm.weight, model.config.language
+        self._model, self._device = model, weight.device
+        self._widest = num_blocks_for(config.max_positions)
+        self._storage = FixedStorage(
+            config,
+            num_blocks,
+            dtype=weight.dtype,
+            device=weight.device,
+            has_bias=model.config.visual_tokens is not None,
+        )
+        rows = TokenRows(model.language, self._storage, compiler=compiler)
+        self._rows: Step = rows if recorder is None else Recorded(rows, recorder)
+
+    @torch.inference_mode()
+    def step(self, spans: Sequence[Span]) -> list[Float[Tensor, "num_logits vocab"]]:
+        """Scores come to the CPU at once for all rows, and only those that are wanted."""
+        for span in spans:
+            self._storage.reserve(max(span.blocks) + 1)
+        apart = [index for index, span in enumerate(spans) if is_row(span)]
+        if self._storage.bias is not None:
+            self._put_bias([spans[index] for index in apart])
+        logits = dict(zip(apart, self._tokens([spans[index] for index in apart]), strict=True))
+        return [logits[index] if index in logits else self._prompt(span) for index, span in enumerate(spans)]
+
+    @torch.inference_mode()
+    def encode(self, pixels: Float[Tensor, "views 3 size size"], size: Size) -> Seen:
+        seen = see(self._model, self._model.see, pixels, size)
+        if self._device.type != "cpu":
+            torch.accelerator.synchronize(self._device)  # or the work would be timed as prefill
+        return seen
+
+    @torch.inference_mode()
+    def copy(self, source: int, target: int) -> None:
+        self._storage.copy(source, target)
+
+    def _tokens(self, spans: Sequence[Span]) -> Sequence[Float[Tensor, "_ vocab"]]:
+        """All tokens of these spans in plans of at most the ladder's last size, in order."""
+        rows = [row for span in spans for row in self._plan_rows(span)]
+        is_wanted = [row >= len(span.tokens) - span.num_logits for span in spans for row in range(len(span.tokens))]
+        found = []
+        for start in range(0, len(rows), LADDER[-1]):
+            chunk, wanted = (some[start : start + LADDER[-1]] for some in (rows, is_wanted))
+            logits = self._rows(self._plan(chunk))
+            kept = torch.tensor([row for row, want in enumerate(wanted) if want], device=self._device, dtype=torch.long)
+            found.append(logits[kept].cpu())  # before the next replay writes over them
+        return torch.cat(found).split([span.num_logits for span in spans]) if found else []
+
+    def _put_bias(self, spans: Sequence[Span]) -> None:
+        """What is added to the attention to the new tokens, whatever stood in their slots."""
+        for span in spans:
+            new = slots(span.blocks, span.start + len(span.tokens), self._device)[span.start :]
+            bias = bias_of(span, self._device)
+            self._storage.put_bias(new, None if bias is None else bias[0])
+
+    def _plan_rows(self, span: Span) -> list[list[int]]:
+        numbers = zip(span.tokens, span.placed, strict=True)
+        return [
+            [token, position, place, *span.blocks[: num_blocks_for(place + 1)]]
+            for place, (token, position) in enumerate(numbers, span.start)
+        ]
+
+    def _plan(self, rows: Sequence[list[int]]) -> Tensor:
+        count = next(size for size in LADDER if size >= len(rows))
+        width = HEADER + num_blocks_in_plan(max(map(len, rows)) - HEADER, self._widest)
+        padding = self._storage.padding_block
+        filled = [row + [padding] * (width - len(row)) for row in rows]
+        filled += [[0] * HEADER + [padding] * (width - HEADER)] * (count - len(rows))
+        plan = torch.tensor(filled)
+        return plan.pin_memory().to(self._device, non_blocking=True) if self._device.type == "cuda" else plan
+
+    def _prompt(self, span: Span) -> Float[Tensor, "num_logits vocab"]:
+        number, language = len(span.tokens), self._model.language
+        cache = OneSequence(self._storage, span.blocks, span.start, number)
+        positions = torch.tensor([list(span.placed)], device=self._device)
+        hidden = language(embed(self._model, span), positions, cache, bias_of(span, self._device))
+        return language.logits(hidden[0, number - span.num_logits :]).cpu()
+
+
+def is_row(span: Span) -> bool:
+    """Whether the tokens of a span are computed as rows: few of them, and no features of a picture."""
+    return span.embeds is None and len(span.tokens) <= LONGEST_ROW
+
+
+def num_blocks_in_plan(needed: int, widest: int) -> int:
+    """The next width there is a graph for, in blocks of 16 tokens."""
+    width = FEWEST_BLOCKS
+    while width < needed:
+        width *= 2
+    return min(width, max(widest, needed))

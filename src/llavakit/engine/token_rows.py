@@ -1,0 +1,126 @@
+"""The decoder for many single tokens, each a row by itself, in shapes that are the same in every step.
+
+What changes from step to step is data: the plan, one row of integers for each token. So the step can be compiled once
+for each number of rows and blocks, and recorded as a graph that a GPU replays without waiting for Python.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import torch
+from jaxtyping import Float, Int
+from torch import Tensor
+
+from llavakit.engine.blocks import BLOCK
+from llavakit.engine.fixed_storage import FixedStorage
+from llavakit.model import LanguageModel
+from llavakit.model.language import Angles, Attention, DecoderLayer
+from llavakit.model.layers import rotary_angles, rotate
+
+HEADER = 3  # token, rotary position, place in its sequence; the numbers of its blocks follow
+
+Compiler = Callable[[Callable], Callable]
+
+
+@dataclass(frozen=True)
+class Where:
+    """Where the rows of a plan stand: their rotary angles, the slots of their sequences, and their own."""
+
+    angles: Angles
+    slots: Int[Tensor, "rows all"]
+    own: Int[Tensor, " rows"]
+    is_hidden: Tensor
+    bias: Tensor | None  # of the attention to each slot
+
+
+class TokenRows:
+    """Tokens of one sequence may stand in the same step, one behind the other: each is written before any is read.
+
+    `compiler` gets the beginning of a step, a layer and the end: all layers are the same code, compiled once.
+    """
+
+    def __init__(self, language: LanguageModel, storage: FixedStorage, *, compiler: Compiler | None = None) -> None:
+        self._language, self._storage = language, storage
+        parts = begin, one_layer, scores
+        self._begin, self._layer, self._scores = map(compiler, parts) if compiler else parts
+
+    def __call__(self, plan: Int[Tensor, "rows numbers"]) -> Float[Tensor, "rows vocab"]:
+        """The scores behind each token. It sees its sequence up to itself, its place included."""
+        language, storage = self._language, self._storage
+        x, where = self._begin(language, plan, storage.keys[0].dtype, storage.bias)
+        for layer, keys, values in zip(language.layers, storage.keys, storage.values, strict=True):
+            x = self._layer(layer, x, keys, values, where)
+        return self._scores(language, x)
+
+
+def begin(
+    language: LanguageModel, plan: Int[Tensor, "rows numbers"], dtype: torch.dtype, bias: Float[Tensor, " slots"] | None
+) -> tuple[Tensor, Where]:
+    """The embedded tokens, and what every layer needs to know of their places."""
+    config = language.config
+    tokens, positions, places, blocks = plan[:, 0], plan[:, 1], plan[:, 2], plan[:, HEADER:]
+    angles = rotary_angles(
+        positions[None], head_dim=config.head_dim, theta=config.rope_theta, scaling=config.rope_scaling
+    )
+    slots = (blocks[:, :, None] * BLOCK + torch.arange(BLOCK, device=plan.device)).flatten(1)
+    is_hidden = torch.arange(slots.shape[1], device=plan.device) > places[:, None]
+    own = slots.gather(1, places[:, None])[:, 0]
+    where = Where(angles, slots, own, is_hidden, None if bias is None else bias[slots])
+    return language.embed(tokens[None]).to(dtype), where
+
+
+def one_layer(
+    layer: DecoderLayer,
+    x: Float[Tensor, "1 rows dim"],
+    keys: Float[Tensor, "kv_heads slots head_dim"],
+    values: Float[Tensor, "kv_heads slots head_dim"],
+    where: Where,
+) -> Float[Tensor, "1 rows dim"]:
+    """A layer of the decoder; the keys and values of the rows are written into those of all."""
+    query, key, value = _heads(layer.self_attn, layer.input_layernorm(x), where.angles)
+    keys[:, where.own], values[:, where.own] = key, value
+    mixed = attend_apart(query, keys[:, where.slots], values[:, where.slots], where.is_hidden, where.bias)
+    x = x + layer.self_attn.o_proj(mixed.to(x.dtype)[None])
+    return x + layer.mlp(layer.post_attention_layernorm(x))
+
+
+def scores(language: LanguageModel, x: Float[Tensor, "1 rows dim"]) -> Float[Tensor, "rows vocab"]:
+    return language.logits(language.norm(x)[0])
+
+
+def _heads(attention: Attention, x: Tensor, angles: Angles) -> tuple[Tensor, Tensor, Tensor]:
+    """Query, key and value, `heads rows head_dim` each, the first two turned to their positions."""
+    query, key, value = (
+        linear(x)[0].unflatten(1, (heads, -1)).transpose(0, 1)
+        for linear, heads in (
+            (attention.q_proj, attention.num_heads),
+            (attention.k_proj, attention.num_kv_heads),
+            (attention.v_proj, attention.num_kv_heads),
+        )
+    )
+    return rotate(query[None], *angles)[0], rotate(key[None], *angles)[0], value
+
+
+def attend_apart(
+    query: Float[Tensor, "heads rows head_dim"],
+    keys: Float[Tensor, "kv_heads rows all head_dim"],
+    values: Float[Tensor, "kv_heads rows all head_dim"],
+    is_hidden: Tensor,
+    bias: Tensor | None = None,
+) -> Float[Tensor, "rows width"]:
+    """Attention of one query a row, each row over keys of its own, in float32.
+
+    Written as products and sums and not as a matrix product: a compiler then reads keys and values straight from the
+    blocks they lie in, within the sum, and never lines them up in memory first. With one query there is nothing that a
+    matrix unit would save, since reading them is all the cost.
+    """
+    kv_heads, rows, _, head_dim = keys.shape
+    together = query.float().unflatten(0, (kv_heads, -1)).transpose(1, 2) * head_dim**-0.5
+    scores = (together[:, :, :, None] * keys[:, :, None].float()).sum(-1)
+    if bias is not None:
+        scores = scores + bias[None, :, None].float()
+    weights = scores.masked_fill(is_hidden[None, :, None], -torch.inf).softmax(-1)
+    mixed = (weights[..., None] * values[:, :, None].float()).sum(-2)
+    return mixed.permute(1, 0, 2, 3).reshape(rows, -1)
