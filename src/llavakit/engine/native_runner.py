@@ -14,7 +14,6 @@ from llavakit.engine.block_storage import slots
 from llavakit.engine.blocks import BLOCK
 from llavakit.engine.runner import Seen, Span, see
 from llavakit.model import Images, Llava
-from llavakit.model.reduce import condense
 from llavakit.quantize.native import NativeKind, native_decoder, native_tower
 
 FIRST_BLOCKS = 64  # 1,024 tokens; room doubles when it is needed
@@ -66,16 +65,17 @@ class NativeRunner:
 
     def _look(self, pixels: Float[Tensor, "views 3 size size"]) -> Images:
         fewer, tower = self._model.config.visual_tokens, self._model.vision
-        if fewer and (fewer.method == "pool" or not tower.config.class_token):
-            return self._model.see(pixels)
+        asks = fewer is not None and fewer.method == "attention"
+        if asks and not tower.config.class_token:
+            return self._model.see(pixels)  # the native tower tells how a class vector looks, and nobody else
         x = tower.embeddings(pixels)
         x = x if tower.pre_layrnorm is None else tower.pre_layrnorm(x)
-        first = -tower.config.num_features
-        if not fewer:
-            return Images(features=self._tower.run(x.float())[:, first:].to(x.dtype))
-        states, looks = self._tower.run_looking(x.float())
-        features = states[:, first:].to(x.dtype)
-        return Images(features=features, fewer=condense(features, tower.shares(looks.mean(2)), fewer.count))
+        if asks:
+            states, looks = self._tower.run_looking(x.float())
+            attention = tower.shares(looks.mean(2))
+        else:
+            states, attention = self._tower.run(x.float()), None
+        return self._model.seen(states[:, -tower.config.num_features :].to(x.dtype), attention)
 
     def _tokens(self, span: Span) -> Sequence[int]:
         if span.embeds is None:

@@ -50,10 +50,21 @@ class Llava(nn.Module):
     def see(self, pixels: Float[Tensor, "views 3 size size"]) -> Images:
         """The views as features, and what stands for them, where the configuration asks for fewer."""
         wanted = self.config.visual_tokens
-        if wanted is None or wanted.method == "pool":
-            features = self.vision(pixels)
-            return Images(features=features, fewer=pool(features, wanted.count) if wanted else None)
-        features, attention = self.vision.features_and_attention(pixels)
+        if wanted and wanted.method == "attention":
+            return self.seen(*self.vision.features_and_attention(pixels))
+        return self.seen(self.vision(pixels))
+
+    def seen(
+        self,
+        features: Float[Tensor, "views features width"],
+        attention: Float[Tensor, "views features"] | None = None,
+    ) -> Images:
+        """The same from features; `attention`, how much each is looked at, is for the method of that name."""
+        wanted = self.config.visual_tokens
+        if wanted is None:
+            return Images(features=features)
+        if wanted.method == "pool":
+            return Images(features=features, fewer=pool(features, wanted.count))
         return Images(features=features, fewer=condense(features, attention, wanted.count))
 
     def encode_images(self, images: Images) -> Float[Tensor, "image_tokens dim"]:
