@@ -100,9 +100,9 @@ def test_unquantised_it_says_what_torch_says(picture: Callable[[int], Image.Imag
         assert alike[0] == alike[1]
 
 
-def fewer(loaded: Loaded, count: int) -> Loaded:
+def fewer(loaded: Loaded, count: int, method: str = "attention") -> Loaded:
     model = copy(loaded.model)
-    model.config = loaded.config.with_visual_tokens(VisualTokens(count=count))
+    model.config = loaded.config.with_visual_tokens(VisualTokens(count=count, method=method))
     return Loaded(model=model, tokenizer=loaded.tokenizer, config=model.config, name="fewer")
 
 
@@ -120,6 +120,15 @@ def test_fewer_visual_tokens_count_for_all(small: Loaded, picture: Callable[[int
                 assert many.completion is not None
                 assert many.completion.tokens == one.tokens and many.completion.logprobs == one.logprobs
         assert engine._runner._bias.max() > 1
+
+
+@pytest.mark.parametrize("method", ["attention", "pool"])
+def test_fewer_visual_tokens_are_seen_as_torch_sees_them(picture: Callable[[int], Image.Image], method: str) -> None:
+    some = fewer(load("pocket"), 16, method)
+    pixels = some.processor.pixels(picture(0))
+    ours, theirs = (runner.encode(pixels, (30, 20)) for runner in (native_runner(some), TorchRunner(some.model)))
+    assert ours.places == theirs.places and ours.bias == theirs.bias
+    torch.testing.assert_close(ours.embeds, theirs.embeds, atol=5e-3 * float(theirs.embeds.abs().max()), rtol=0)
 
 
 def test_fewer_visual_tokens_say_what_torch_says(picture: Callable[[int], Image.Image]) -> None:
