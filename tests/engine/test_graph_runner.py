@@ -53,7 +53,8 @@ class Watched:
 
 
 def tokens_of(number: int, seed: int) -> list[int]:
-    return [random.Random(seed).randint(4, 300) for _ in range(number)]
+    chance = random.Random(seed)
+    return [chance.randint(4, 300) for _ in range(number)]
 
 
 def close(found: torch.Tensor, wanted: torch.Tensor) -> None:

@@ -18,7 +18,8 @@ from llavakit.processing.conversation import Conversation
 
 
 def tokens_of(number: int, seed: int) -> list[int]:
-    return [random.Random(seed).randint(4, 300) for _ in range(number)]
+    chance = random.Random(seed)
+    return [chance.randint(4, 300) for _ in range(number)]
 
 
 def expected(loaded: Loaded, tokens: list[int]) -> torch.Tensor:
