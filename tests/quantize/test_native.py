@@ -10,7 +10,7 @@ from torch import Tensor
 
 from llavakit.config import LanguageConfig, VisionConfig
 from llavakit.kernels import native
-from llavakit.kernels.graph import BLOCK, NativeDecoder
+from llavakit.kernels.graph import BLOCK, KeysValues, NativeDecoder
 from llavakit.model import LanguageModel, VisionTower
 from llavakit.quantize.linear import QuantizedEmbedding, QuantizedLinear
 from llavakit.quantize.native import native_decoder, native_tower
@@ -125,7 +125,10 @@ def test_neighbours_change_nothing(decoder: NativeDecoder) -> None:
 
 
 @torch.inference_mode()
-def test_a_bias_of_the_cache_is_added_to_the_attention(language: LanguageModel, decoder: NativeDecoder) -> None:
+@pytest.mark.parametrize(("kept_as", "limit"), [("float16", 0.02), ("int8", 0.03)])
+def test_a_bias_of_the_cache_is_added_to_the_attention(
+    language: LanguageModel, decoder: NativeDecoder, kept_as: KeysValues, limit: float
+) -> None:
     """As the modules do; in chunks and beside others the same to the last bit; and a bias of nothing is none."""
     tokens = torch.randint(0, 90, (70,), generator=torch.Generator().manual_seed(6)).int()
     here, table = torch.arange(70).int(), a_table()[None]
@@ -139,13 +142,15 @@ def test_a_bias_of_the_cache_is_added_to_the_attention(language: LanguageModel, 
         rows, wants = ints(0, end - start), here[: end - start]
         return decoder.step(tokens[start:end], here[start:end], rows, ints(start), table, cache, wants, bias=bias)
 
-    whole = step(0, 70, decoder.new_cache(NUM_BLOCKS), known)
-    assert (whole - wanted).norm() < 0.02 * wanted.norm()
-    assert (whole[30:] - logits_of(decoder, tokens, [70])[30:]).norm() > 0.04 * wanted[30:].norm()
-    cache, cuts = decoder.new_cache(NUM_BLOCKS), [0, 16, 17, 37, 69, 70]
+    def room() -> Tensor:
+        return decoder.new_cache(NUM_BLOCKS, kept_as)
+
+    whole, plain = (step(0, 70, room(), bias) for bias in (known, None))
+    assert (whole - wanted).norm() < limit * wanted.norm()
+    assert (whole[30:] - plain[30:]).norm() > 0.04 * wanted[30:].norm()
+    cache, cuts = room(), [0, 16, 17, 37, 69, 70]
     assert torch.equal(torch.cat([step(*cut, cache, known) for cut in pairwise(cuts)]), whole)
-    nothing = torch.zeros(NUM_BLOCKS, BLOCK)
-    assert torch.equal(step(0, 70, decoder.new_cache(NUM_BLOCKS), nothing), logits_of(decoder, tokens, [70]))
+    assert torch.equal(step(0, 70, room(), torch.zeros(NUM_BLOCKS, BLOCK)), plain)
 
 
 @torch.inference_mode()
@@ -194,10 +199,10 @@ def test_what_does_not_fit_is_refused(decoder: NativeDecoder) -> None:
     ):
         with pytest.raises(ValueError):
             decoder.step(**{**good, **bad})
-    memory, logits = cache.view(torch.int16).view(torch.uint16), torch.empty(1, 90)
+    logits = torch.empty(1, 90)
     with pytest.raises(ValueError, match="bias"):
         decoder._native.step(
-            ints(1, 2), ints(0, 1), ints(0, 2), ints(0), table, None, memory, ints(1), logits, torch.zeros(2, BLOCK)
+            ints(1, 2), ints(0, 1), ints(0, 2), ints(0), table, None, cache, ints(1), logits, torch.zeros(2, BLOCK)
         )
 
 

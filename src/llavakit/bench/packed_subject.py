@@ -9,7 +9,7 @@ from torch import Tensor
 
 from llavakit.config import LlavaConfig
 from llavakit.kernels import matmul
-from llavakit.kernels.graph import BLOCK, DecoderLayer, Matrix, NativeDecoder, NativeTower, TowerLayer
+from llavakit.kernels.graph import BLOCK, DecoderLayer, KeysValues, Matrix, NativeDecoder, NativeTower, TowerLayer
 from llavakit.kernels.packed import Packed, packed_bytes, record_bytes
 from llavakit.model.layers import rotary_frequencies
 from llavakit.model.vision import VisionEmbeddings
@@ -27,15 +27,18 @@ def random_packed(rows: int, cols: int, grid: Grid) -> Packed:
 class PackedSubject:
     """Each part in the numbers that `llava quantize` writes it in."""
 
-    def __init__(self, config: LlavaConfig, scheme: Scheme) -> None:
-        self._config, self._language = config, config.language
+    def __init__(self, config: LlavaConfig, scheme: Scheme, *, keys_values: KeysValues = "float16") -> None:
+        self._config, self._language, self._keys_values = config, config.language, keys_values
         self._embeddings = VisionEmbeddings(config.vision).requires_grad_(False)
         self._pixels = torch.randn(1, 3, config.vision.image_size, config.vision.image_size)
         self._tower, self._projector = _tower(config, scheme.tower), _projector(config, scheme.tower)
         self._packed: list[Packed] = []
         self._decoder = self._new_decoder(scheme)
-        self._cache = self._decoder.new_cache(-(-self._language.max_positions // BLOCK))
+        self._cache = self._new_cache(-(-self._language.max_positions // BLOCK))
         self._together: Tensor | None = None  # of several conversations
+
+    def _new_cache(self, num_blocks: int) -> Tensor:
+        return self._decoder.new_cache(num_blocks, self._keys_values)
 
     def _new_decoder(self, scheme: Scheme) -> NativeDecoder:
         language = self._language
@@ -78,7 +81,7 @@ class PackedSubject:
         if batch > 1:
             blocks = batch * -(-(start + steps) // BLOCK)
             if self._together is None or self._together.shape[1] != blocks:
-                self._together = self._decoder.new_cache(blocks).zero_()
+                self._together = self._new_cache(blocks).zero_()
             cache = self._together
         began = perf_counter()
         for step in range(steps):

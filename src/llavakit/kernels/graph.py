@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from typing import Literal
 
 import torch
-from jaxtyping import Float, Float16, Int
+from jaxtyping import Float, Int, UInt8
 from torch import Tensor
 
 from llavakit.kernels import native, native_matrix
@@ -19,6 +19,7 @@ from llavakit.kernels.halves import Halves
 from llavakit.kernels.packed import Packed
 
 BLOCK = 16  # positions of the cache that lie together
+KeysValues = Literal["float16", "int8"]  # what they are kept as; as int8 with a scale for each position
 
 ACTIVATIONS = ("quick_gelu", "gelu", "gelu_tanh")  # by the native module's numbers
 
@@ -82,17 +83,19 @@ class NativeDecoder:
     ) -> None:
         self._kept = (tuple(layers), norm, embedding, head, cosine, sine)
         self._vocab = head.rows
-        self._cache_shape = (len(layers), num_kv_heads * 2 * BLOCK * head_dim)
+        self._num_layers, self._num_kv_heads, self._head_dim = len(layers), num_kv_heads, head_dim
         self._native = native.Decoder(
             num_heads, num_kv_heads, head_dim, eps, norm, native_matrix(embedding), native_matrix(head), cosine, sine
         )
         for layer in layers:
             self._native.add_layer(*(_told(value) for value in vars(layer).values()))
 
-    def new_cache(self, num_blocks: int) -> Float16[Tensor, "layers blocks numbers"]:
+    def new_cache(self, num_blocks: int, kept_as: KeysValues = "float16") -> UInt8[Tensor, "layers blocks bytes"]:
         """Room for keys and values; memory is only taken where it is written."""
-        layers, numbers = self._cache_shape
-        return torch.empty(layers, num_blocks, numbers, dtype=torch.float16)
+        numbers = self._num_kv_heads * 2 * BLOCK * self._head_dim
+        scales = self._num_kv_heads * 2 * BLOCK * 4
+        size = 2 * numbers if kept_as == "float16" else numbers + scales
+        return torch.empty(self._num_layers, num_blocks, size, dtype=torch.uint8)
 
     def step(
         self,
@@ -101,7 +104,7 @@ class NativeDecoder:
         starts: Int[Tensor, " sequences_and_one"],
         cached: Int[Tensor, " sequences"],
         tables: Int[Tensor, "sequences table"],
-        cache: Float16[Tensor, "layers blocks numbers"],
+        cache: UInt8[Tensor, "layers blocks bytes"],
         wanted: Int[Tensor, " wanted"],
         embeds: Float[Tensor, "embedded dim"] | None = None,
         bias: Float[Tensor, "blocks 16"] | None = None,
@@ -120,7 +123,7 @@ class NativeDecoder:
             cached,
             tables,
             embeds,
-            cache.view(torch.int16).view(torch.uint16),
+            cache,
             wanted,
             logits,
             bias,

@@ -53,7 +53,12 @@ class Prepared {
             std::memcpy(values_ + row * a.stride, x, weights_->cols * sizeof(float));
     }
 
-    const Activations& get() const { return activations_; }
+    // The first so many rows of those put.
+    Activations get(int64_t rows) const {
+        Activations some = activations_;
+        some.rows = rows;
+        return some;
+    }
 
    private:
     const Matrix* weights_;
@@ -72,7 +77,7 @@ inline void matmul(const Matrix& weights, const float* x, int64_t rows, float* t
     Prepared prepared(deal, rows, weights);
     over_rows(rows, weights.cols, [&](int64_t row) { prepared.put(row, x + row * weights.cols); });
     const Product product{&weights, {to, weights.rows, Output::PUT}};
-    multiply(&product, 1, prepared.get());
+    multiply(&product, 1, prepared.get(rows));
 }
 
 }  // namespace ISA_NAMESPACE

@@ -3,10 +3,15 @@
 // Keys lie transposed, a line of 16 positions for each channel, and values a line of channels for each position, so
 // that neither product ever sums across lanes. Every sum runs over channels or positions in ascending order: a query's
 // result is the same alone and beside others.
+//
+// Both are kept as float16 or as 8 bits. Of these each position has a scale of its own, so that a block's scales are one
+// vector: scores are multiplied with those of the keys, weights with those of the values.
 
 #pragma once
 
+#include "graph.hpp"
 #include "lanes.hpp"
+#include "rounding.hpp"
 #include "tiles.hpp"
 
 namespace ISA_NAMESPACE {
@@ -14,29 +19,76 @@ namespace ISA_NAMESPACE {
 constexpr int BLOCK = 16;  // positions in a block, as many as there are lanes
 constexpr float NOWHERE = -1e30f;
 
-// The keys and values of one head of one sequence: block i at `data + table[i] * stride`. `bias`, where there is any, is
-// added to the scores of a block's positions, by the same table.
-struct HeadBlocks {
-    const uint16_t* data;
-    const int32_t* table;
-    int64_t stride;
-    const float* bias = nullptr;
+// One head's block, kept as float16.
+class HalvesBlock {
+   public:
+    HalvesBlock(const uint8_t* at, int64_t head_dim) : keys_((uint16_t*)at), values_(keys_ + BLOCK * head_dim) {}
+    HalvesBlock() = default;
 
-    const uint16_t* keys(int64_t block) const { return data + table[block] * stride; }
-    const uint16_t* values(int64_t block, int head_dim) const { return keys(block) + BLOCK * head_dim; }
+    static constexpr bool HAS_SCALES = false;
+    static constexpr int CHANNELS_PER_LINE = 1;  // a line of memory is so much of a block's keys and values
+
+    const void* line(int64_t index) const { return (const uint8_t*)keys_ + index * 64; }
+    Floats key(int64_t d) const { return load_halves(keys_ + d * BLOCK); }
+    Floats value(int64_t at) const { return load_halves(values_ + at); }
+
+    // The key and the value of one position.
+    void put(const float* key, const float* value, int64_t inside, int64_t head_dim) {
+        for (int64_t d = 0; d < head_dim; d += LANES) {
+            uint16_t halves[LANES];
+            store_halves(halves, load(key + d));
+            for (int i = 0; i < LANES; i++) keys_[(d + i) * BLOCK + inside] = halves[i];
+            store_halves(values_ + inside * head_dim + d, load(value + d));
+        }
+    }
+
+   private:
+    uint16_t *keys_ = nullptr, *values_ = nullptr;
 };
 
-// Puts the key and the value of one head, at one position, into their block.
-LANES_INLINE void remember_head(const float* key, const float* value, uint16_t* block, int64_t position, int64_t head_dim) {
-    const int64_t inside = position % BLOCK;
-    uint16_t* values = block + BLOCK * head_dim + inside * head_dim;
-    for (int64_t d = 0; d < head_dim; d += LANES) {
-        uint16_t halves[LANES];
-        store_halves(halves, load(key + d));
-        for (int i = 0; i < LANES; i++) block[(d + i) * BLOCK + inside] = halves[i];
-        store_halves(values + d, load(value + d));
+// One head's block, kept as 8 bits.
+class BytesBlock {
+   public:
+    BytesBlock(const uint8_t* at, int64_t head_dim)
+        : keys_((int8_t*)at), values_(keys_ + BLOCK * head_dim), scales_((float*)(values_ + BLOCK * head_dim)) {}
+    BytesBlock() = default;
+
+    static constexpr bool HAS_SCALES = true;
+    static constexpr int CHANNELS_PER_LINE = 2;
+
+    const void* line(int64_t index) const { return (const uint8_t*)keys_ + index * 64; }
+    Floats key(int64_t d) const { return load_signed_bytes(keys_ + d * BLOCK); }
+    Floats value(int64_t at) const { return load_signed_bytes(values_ + at); }
+    Floats key_scales() const { return load(scales_); }
+    Floats value_scales() const { return load(scales_ + BLOCK); }
+
+    void put(const float* key, const float* value, int64_t inside, int64_t head_dim) {
+        scales_[inside] = to_bytes(key, int(head_dim), [&](int d, Ints whole) {
+            int8_t codes[LANES];
+            store_signed_bytes(codes, whole);
+            for (int i = 0; i < LANES; i++) keys_[(d + i) * BLOCK + inside] = codes[i];
+        });
+        scales_[BLOCK + inside] = to_bytes(value, int(head_dim), [&](int d, Ints whole) {
+            store_signed_bytes(values_ + inside * head_dim + d, whole);
+        });
     }
-}
+
+   private:
+    int8_t *keys_ = nullptr, *values_ = nullptr;
+    float* scales_ = nullptr;
+};
+
+// The keys and values of one head of one sequence: block i at `data + table[i] * stride`. `bias`, where there is any, is
+// added to the scores of a block's positions, by the same table.
+template <class Block>
+struct HeadBlocks {
+    const uint8_t* data;
+    const int32_t* table;
+    int64_t stride, head_dim;
+    const float* bias = nullptr;
+
+    Block operator[](int64_t block) const { return Block(data + table[block] * stride, head_dim); }
+};
 
 // Some queries of one key-value head: each sees the positions below its own `limit`.
 template <int M>
@@ -46,18 +98,24 @@ struct Queries {
     int64_t limit[M];
 };
 
-template <int M, int B>
-LANES_INLINE void score_blocks(const Queries<M>& queries, const HeadBlocks& blocks, int64_t first, int head_dim,
-                               float* const* scores) {
-    const uint16_t* keys[B];
+template <int M, int B, class Block>
+LANES_INLINE void score_blocks(const Queries<M>& queries, const HeadBlocks<Block>& blocks, int64_t first,
+                               int64_t num_blocks, float* const* scores) {
+    Block block[B], next[B];  // the next ones are called for: each is too short for the processor to foresee
     Floats total[M][B];
-    for (int b = 0; b < B; b++) keys[b] = blocks.keys(first + b);
+    for (int b = 0; b < B; b++) {
+        block[b] = blocks[first + b];
+        next[b] = blocks[first + B + b < num_blocks ? first + B + b : num_blocks - 1];
+    }
     for (int m = 0; m < M; m++)
         for (int b = 0; b < B; b++) total[m][b] = all(0.0f);
-    for (int d = 0; d < head_dim; d++) {
+    for (int64_t d = 0; d < blocks.head_dim; d++) {
         Floats key[B];
+        if (d % Block::CHANNELS_PER_LINE == 0)
 #pragma GCC unroll 8
-        for (int b = 0; b < B; b++) key[b] = load_halves(keys[b] + d * BLOCK);
+            for (int b = 0; b < B; b++) prefetch(next[b].line(d / Block::CHANNELS_PER_LINE));
+#pragma GCC unroll 8
+        for (int b = 0; b < B; b++) key[b] = block[b].key(d);
 #pragma GCC unroll 8
         for (int m = 0; m < M; m++) {
             const Floats query = all(queries.query[m][d]);
@@ -67,6 +125,7 @@ LANES_INLINE void score_blocks(const Queries<M>& queries, const HeadBlocks& bloc
     }
     for (int m = 0; m < M; m++)
         for (int b = 0; b < B; b++) {
+            if constexpr (Block::HAS_SCALES) total[m][b] = total[m][b] * block[b].key_scales();
             if (blocks.bias)
                 total[m][b] = total[m][b] + load(blocks.bias + int64_t(blocks.table[first + b]) * BLOCK);
             const int64_t seen = queries.limit[m] - (first + b) * BLOCK;
@@ -90,19 +149,19 @@ LANES_INLINE void softmax(float* scores, int64_t num_blocks) {
     for (int64_t i = 0; i < num_blocks; i++) store(scores + i * BLOCK, load(scores + i * BLOCK) * inverse);
 }
 
-template <int M, int C>
-LANES_INLINE void mix_channels(const Queries<M>& queries, const HeadBlocks& blocks, int64_t positions, int head_dim,
-                               int channel, float* const* weights) {
+template <int M, int C, class Block>
+LANES_INLINE void mix_channels(const Queries<M>& queries, const HeadBlocks<Block>& blocks, int64_t positions,
+                               int64_t channel, float* const* weights) {
     Floats total[M][C];
     for (int m = 0; m < M; m++)
         for (int c = 0; c < C; c++) total[m][c] = all(0.0f);
     for (int64_t first = 0; first < positions; first += BLOCK) {
-        const uint16_t* values = blocks.values(first / BLOCK, head_dim) + channel;
+        const Block block = blocks[first / BLOCK];
         const int count = positions - first < BLOCK ? int(positions - first) : BLOCK;
         for (int i = 0; i < count; i++) {
             Floats value[C];
 #pragma GCC unroll 8
-            for (int c = 0; c < C; c++) value[c] = load_halves(values + i * head_dim + c * LANES);
+            for (int c = 0; c < C; c++) value[c] = block.value(i * blocks.head_dim + channel + c * LANES);
 #pragma GCC unroll 8
             for (int m = 0; m < M; m++) {
                 const Floats weight = all(weights[m][first + i]);
@@ -116,8 +175,8 @@ LANES_INLINE void mix_channels(const Queries<M>& queries, const HeadBlocks& bloc
 }
 
 // `scratch`: M times the positions, rounded up to whole blocks.
-template <int M>
-void attend(const Queries<M>& queries, const HeadBlocks& blocks, int head_dim, float* scratch) {
+template <int M, class Block>
+void attend(const Queries<M>& queries, const HeadBlocks<Block>& blocks, float* scratch) {
     int64_t positions = 0;
     for (int m = 0; m < M; m++) positions = queries.limit[m] > positions ? queries.limit[m] : positions;
     const int64_t num_blocks = (positions + BLOCK - 1) / BLOCK;
@@ -126,16 +185,20 @@ void attend(const Queries<M>& queries, const HeadBlocks& blocks, int head_dim, f
 
     constexpr int TOGETHER = M == 1 ? 8 : 4;
     int64_t block = 0;
-    for (; block + TOGETHER <= num_blocks; block += TOGETHER)
-        score_blocks<M, TOGETHER>(queries, blocks, block, head_dim, scores);
-    for (; block < num_blocks; block++) score_blocks<M, 1>(queries, blocks, block, head_dim, scores);
-    for (int m = 0; m < M; m++) softmax(scores[m], num_blocks);
+    for (; block + TOGETHER <= num_blocks; block += TOGETHER) score_blocks<M, TOGETHER>(queries, blocks, block, num_blocks, scores);
+    for (; block < num_blocks; block++) score_blocks<M, 1>(queries, blocks, block, num_blocks, scores);
+    for (int m = 0; m < M; m++) {
+        softmax(scores[m], num_blocks);
+        if constexpr (Block::HAS_SCALES)
+            for (int64_t i = 0; i < num_blocks; i++)
+                store(scores[m] + i * BLOCK, load(scores[m] + i * BLOCK) * blocks[i].value_scales());
+    }
 
     constexpr int WIDE = M == 1 ? 8 : 4;
-    int channel = 0;
-    for (; channel + WIDE * LANES <= head_dim; channel += WIDE * LANES)
-        mix_channels<M, WIDE>(queries, blocks, positions, head_dim, channel, scores);
-    for (; channel < head_dim; channel += LANES) mix_channels<M, 1>(queries, blocks, positions, head_dim, channel, scores);
+    int64_t channel = 0;
+    for (; channel + WIDE * LANES <= blocks.head_dim; channel += WIDE * LANES)
+        mix_channels<M, WIDE>(queries, blocks, positions, channel, scores);
+    for (; channel < blocks.head_dim; channel += LANES) mix_channels<M, 1>(queries, blocks, positions, channel, scores);
 }
 
 }  // namespace ISA_NAMESPACE

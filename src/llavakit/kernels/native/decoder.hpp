@@ -66,7 +66,12 @@ class DecoderStep {
           keys_width_(decoder.kv_heads * decoder.head_dim),
           sharing_(decoder.heads / decoder.kv_heads),
           longest_(batch.table_width * BLOCK),
+          asking_(deal.take<Asking>(std::max(batch.num_sequences, batch.num_wanted))),
+          num_asking_(batch.num_sequences),
           x_(deal.take<float>(batch.rows * decoder.dim)),
+          last_(deal.take<float>(batch.num_wanted * decoder.dim)),
+          hidden_(x_),
+          rows_(batch.rows),
           normed_(deal.take<float>(threads() * decoder.dim)),
           queries_(deal.take<float>(batch.rows * queries_width_)),
           keys_(deal.take<float>(batch.rows * keys_width_)),
@@ -86,7 +91,10 @@ class DecoderStep {
     void run() {
         embed();
         for (int64_t layer = 0; layer < decoder_.num_layers; layer++) {
-            attention(decoder_.layers[layer], layer);
+            uint8_t* cache = batch_.cache + layer * batch_.layer_stride;
+            keys_and_values(decoder_.layers[layer], cache);
+            if (layer == decoder_.num_layers - 1) only_wanted();
+            attention(decoder_.layers[layer], cache);
             mlp(decoder_.layers[layer]);
         }
         logits();
@@ -94,6 +102,10 @@ class DecoderStep {
 
    private:
     void embed() {
+        for (int64_t s = 0; s < batch_.num_sequences; s++) {
+            const int64_t first = batch_.starts[s];
+            asking_[s] = {s, first, batch_.starts[s + 1] - first, first};
+        }
         const float* next = batch_.embeds;
         for (int64_t row = 0; row < batch_.rows; row++) {
             float* to = x_ + row * decoder_.dim;
@@ -106,28 +118,40 @@ class DecoderStep {
         }
     }
 
+    // Of the last layer the other rows give keys and values alone.
+    void only_wanted() {
+        for (int64_t i = 0; i < batch_.num_wanted; i++) {
+            const int64_t row = batch_.wanted[i];
+            const auto sequence = std::upper_bound(batch_.starts, batch_.starts + batch_.num_sequences, row) - 1;
+            asking_[i] = {sequence - batch_.starts, row, 1, i};
+            std::memcpy(last_ + i * decoder_.dim, x_ + row * decoder_.dim, decoder_.dim * sizeof(float));
+        }
+        hidden_ = last_, rows_ = num_asking_ = batch_.num_wanted;
+    }
+
     void norm_into(Prepared& prepared, const float* weight) {
-        over_rows(batch_.rows, decoder_.dim, [&](int64_t row) {
+        over_rows(rows_, decoder_.dim, [&](int64_t row) {
             float* normed = normed_ + thread_number() * decoder_.dim;
-            rms_norm(x_ + row * decoder_.dim, weight, decoder_.dim, decoder_.eps, normed);
+            rms_norm(hidden_ + row * decoder_.dim, weight, decoder_.dim, decoder_.eps, normed);
             prepared.put(row, normed);
         });
     }
 
-    void attention(const DecoderLayer& layer, int64_t index) {
+    void keys_and_values(const DecoderLayer& layer, uint8_t* cache) {
         norm_into(attention_in_, layer.input_norm);
         const Product products[] = {{&layer.q, {queries_, queries_width_, Output::PUT}},
                                     {&layer.k, {keys_, keys_width_, Output::PUT}},
                                     {&layer.v, {values_, keys_width_, Output::PUT}}};
-        multiply(products, 3, attention_in_.get());
-        uint16_t* cache = batch_.cache + index * batch_.layer_stride;
-        over_rows(decoder_.kv_heads, batch_.rows * (sharing_ + 2) * decoder_.head_dim,
+        multiply(products, 3, attention_in_.get(rows_));
+        over_rows(decoder_.kv_heads, rows_ * (sharing_ + 2) * decoder_.head_dim,
                   [&](int64_t kv_head) { remember(kv_head, cache); });
+    }
+
+    void attention(const DecoderLayer& layer, const uint8_t* cache) {
         attend_all(cache);
-        over_rows(batch_.rows, queries_width_,
-                  [&](int64_t row) { attention_out_.put(row, mixed_ + row * queries_width_); });
-        const Product product{&layer.o, {x_, decoder_.dim, Output::ADD}};
-        multiply(&product, 1, attention_out_.get());
+        over_rows(rows_, queries_width_, [&](int64_t row) { attention_out_.put(row, mixed_ + row * queries_width_); });
+        const Product product{&layer.o, {hidden_, decoder_.dim, Output::ADD}};
+        multiply(&product, 1, attention_out_.get(rows_));
     }
 
     // Where in its sequence a row stands: positions may leave gaps, the cache does not.
@@ -135,11 +159,12 @@ class DecoderStep {
         return batch_.cached[sequence] + row - batch_.starts[sequence];
     }
 
-    int64_t block_stride() const { return 2 * keys_width_ * BLOCK; }
+    int64_t head_bytes() const { return llavakit::head_block_bytes(batch_.kept, decoder_.head_dim); }
+    int64_t block_stride() const { return decoder_.kv_heads * head_bytes(); }
 
     // Turns the queries and keys of one key-value head by their positions, and puts keys and values into the cache. Head
     // by head, because the keys of neighbouring rows share lines of memory, which no two threads should write.
-    void remember(int64_t kv_head, uint16_t* cache) {
+    void remember(int64_t kv_head, uint8_t* cache) {
         const int64_t head_dim = decoder_.head_dim;
         const float shorter = 1.0f / std::sqrt(float(head_dim));  // of attention, put into the queries
         for (int64_t s = 0; s < batch_.num_sequences; s++) {
@@ -152,32 +177,44 @@ class DecoderStep {
                 float* key = keys_ + row * keys_width_ + kv_head * head_dim;
                 rotate(key, cosine, sine, int(head_dim), 1.0f);
                 const int64_t at = place(s, row);
-                uint16_t* block = cache + table[at / BLOCK] * block_stride() + kv_head * 2 * BLOCK * head_dim;
-                remember_head(key, values_ + row * keys_width_ + kv_head * head_dim, block, at, head_dim);
+                const float* value = values_ + row * keys_width_ + kv_head * head_dim;
+                uint8_t* block = cache + table[at / BLOCK] * block_stride() + kv_head * head_bytes();
+                if (batch_.kept == llavakit::HALVES)
+                    HalvesBlock(block, head_dim).put(key, value, at % BLOCK, head_dim);
+                else
+                    BytesBlock(block, head_dim).put(key, value, at % BLOCK, head_dim);
             }
         }
     }
 
-    // Queries that share a key-value head are one list, position by position; it is cut into tiles.
-    void attend_all(const uint16_t* cache) {
+    // Neighbouring rows of one sequence that ask for attention; `to` is the row of the first one's result.
+    struct Asking {
+        int64_t sequence, row, count, to;
+    };
+
+    // Queries that share a key-value head are one list, row by row; it is cut into tiles.
+    int64_t tiles_of(const Asking& asking) const {
+        return (asking.count * sharing_ + TILE_QUERIES - 1) / TILE_QUERIES;
+    }
+
+    void attend_all(const uint8_t* cache) {
         int64_t tiles = 0, positions = 0;
-        for (int64_t s = 0; s < batch_.num_sequences; s++) {
-            const int64_t rows = batch_.starts[s + 1] - batch_.starts[s];
-            tiles += (rows * sharing_ + TILE_QUERIES - 1) / TILE_QUERIES;
-            positions += place(s, batch_.starts[s + 1]);
+        for (int64_t i = 0; i < num_asking_; i++) {
+            tiles += tiles_of(asking_[i]);
+            positions += place(asking_[i].sequence, asking_[i].row + asking_[i].count);
         }
         const auto one = [&](int64_t job, int) {
             const int64_t head = job / tiles;
-            int64_t tile = job % tiles, sequence = 0, queries = 0;
-            for (;; sequence++) {
-                queries = (batch_.starts[sequence + 1] - batch_.starts[sequence]) * sharing_;
-                const int64_t here = (queries + TILE_QUERIES - 1) / TILE_QUERIES;
-                if (tile < here) break;
-                tile -= here;
-            }
+            int64_t tile = job % tiles;
+            const Asking* asking = asking_;
+            for (; tile >= tiles_of(*asking); asking++) tile -= tiles_of(*asking);
             const int64_t first = tile * TILE_QUERIES;
-            with_rows<TILE_QUERIES>(std::min<int64_t>(queries - first, TILE_QUERIES),
-                                    [&]<int M>() { attend_some<M>(cache, sequence, head, first); });
+            with_rows<TILE_QUERIES>(std::min<int64_t>(asking->count * sharing_ - first, TILE_QUERIES), [&]<int M>() {
+                if (batch_.kept == llavakit::HALVES)
+                    attend_some<M, HalvesBlock>(cache, *asking, head, first);
+                else
+                    attend_some<M, BytesBlock>(cache, *asking, head, first);
+            });
         };
         if (positions * keys_width_ < WORTH_THREADS)
             for (int64_t job = 0; job < tiles * decoder_.kv_heads; job++) one(job, 0);
@@ -185,38 +222,34 @@ class DecoderStep {
             parallel(tiles * decoder_.kv_heads, one);
     }
 
-    template <int M>
-    void attend_some(const uint16_t* cache, int64_t sequence, int64_t kv_head, int64_t first) {
+    template <int M, class Block>
+    void attend_some(const uint8_t* cache, const Asking& asking, int64_t kv_head, int64_t first) {
         Queries<M> queries;
         for (int m = 0; m < M; m++) {
-            const int64_t row = batch_.starts[sequence] + (first + m) / sharing_;
-            const int64_t head = kv_head * sharing_ + (first + m) % sharing_;
-            queries.query[m] = queries_ + row * queries_width_ + head * decoder_.head_dim;
-            queries.mixed[m] = mixed_ + row * queries_width_ + head * decoder_.head_dim;
-            queries.limit[m] = place(sequence, row) + 1;
+            const int64_t row = (first + m) / sharing_, head = kv_head * sharing_ + (first + m) % sharing_;
+            queries.query[m] = queries_ + (asking.row + row) * queries_width_ + head * decoder_.head_dim;
+            queries.mixed[m] = mixed_ + (asking.to + row) * queries_width_ + head * decoder_.head_dim;
+            queries.limit[m] = place(asking.sequence, asking.row + row) + 1;
         }
-        const HeadBlocks blocks{cache + kv_head * 2 * BLOCK * decoder_.head_dim,
-                                batch_.tables + sequence * batch_.table_width, block_stride(), batch_.bias};
-        attend<M>(queries, blocks, int(decoder_.head_dim), scores_ + thread_number() * TILE_QUERIES * longest_);
+        const HeadBlocks<Block> blocks{cache + kv_head * head_bytes(),
+                                       batch_.tables + asking.sequence * batch_.table_width, block_stride(),
+                                       decoder_.head_dim, batch_.bias};
+        attend(queries, blocks, scores_ + thread_number() * TILE_QUERIES * longest_);
     }
 
     void mlp(const DecoderLayer& layer) {
         norm_into(mlp_in_, layer.post_norm);
         const Product gated{&layer.gate, {inner_, decoder_.inner, Output::GATE}, &layer.up};
-        multiply(&gated, 1, mlp_in_.get());
-        over_rows(batch_.rows, decoder_.inner, [&](int64_t row) { mlp_out_.put(row, inner_ + row * decoder_.inner); });
-        const Product product{&layer.down, {x_, decoder_.dim, Output::ADD}};
-        multiply(&product, 1, mlp_out_.get());
+        multiply(&gated, 1, mlp_in_.get(rows_));
+        over_rows(rows_, decoder_.inner, [&](int64_t row) { mlp_out_.put(row, inner_ + row * decoder_.inner); });
+        const Product product{&layer.down, {hidden_, decoder_.dim, Output::ADD}};
+        multiply(&product, 1, mlp_out_.get(rows_));
     }
 
     void logits() {
-        if (batch_.num_wanted == 0) return;
-        for (int64_t i = 0; i < batch_.num_wanted; i++) {
-            rms_norm(x_ + batch_.wanted[i] * decoder_.dim, decoder_.norm, decoder_.dim, decoder_.eps, normed_);
-            head_in_.put(i, normed_);
-        }
+        norm_into(head_in_, decoder_.norm);
         const Product product{&decoder_.head, {batch_.logits, decoder_.head.rows, Output::PUT}};
-        multiply(&product, 1, head_in_.get());
+        multiply(&product, 1, head_in_.get(rows_));
     }
 
     const Decoder& decoder_;
@@ -224,7 +257,12 @@ class DecoderStep {
     const int64_t queries_width_, keys_width_;
     const int64_t sharing_;  // heads of queries that share one of keys and values
     const int64_t longest_;
-    float *x_, *normed_, *queries_, *keys_, *values_, *mixed_, *inner_, *scores_;
+    Asking* asking_;  // [num_asking_]: at first every sequence with all its rows, in the end each wanted row
+    int64_t num_asking_;
+    float *x_, *last_;
+    float* hidden_;  // [rows_, dim]: x_, in the end last_
+    int64_t rows_;
+    float *normed_, *queries_, *keys_, *values_, *mixed_, *inner_, *scores_;
     Prepared attention_in_, attention_out_, mlp_in_, mlp_out_, head_in_;
     const size_t used_;
 };

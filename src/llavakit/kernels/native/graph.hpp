@@ -58,6 +58,14 @@ class Deal {
     size_t used_ = 0;
 };
 
+// What keys and values are kept as. Either way one head's block of 16 positions is the keys [head_dim, 16], then the
+// values [16, head_dim]; of bytes, 16 scales of the keys and 16 of the values come behind them, as floats.
+enum Kept : int { HALVES, BYTES };
+
+constexpr int64_t head_block_bytes(int kept, int64_t head_dim) {
+    return kept == HALVES ? 64 * head_dim : 32 * head_dim + 128;
+}
+
 struct DecoderLayer {
     const float *input_norm, *post_norm;  // [dim]
     Matrix q, k, v, o, gate, up, down;
@@ -82,8 +90,9 @@ struct Batch {
     const int32_t* cached;      // [num_sequences], how many tokens of it the cache holds before this step
     const int32_t* tables;      // [num_sequences, table_width] of block numbers
     int64_t table_width;
-    uint16_t* cache;            // float16 [layers, blocks, kv_heads, keys [head_dim, 16] then values [16, head_dim]]
-    int64_t layer_stride;       // numbers from one layer to the next
+    uint8_t* cache;             // [layers, blocks, kv_heads, one head's block]
+    Kept kept;
+    int64_t layer_stride;       // bytes from one layer to the next
     const float* bias;          // [blocks, 16] of every cached position, added to all attention to it; null: nothing is
     const int32_t* wanted;      // [num_wanted] rows whose logits are wanted
     int64_t num_wanted;

@@ -288,6 +288,31 @@ LANES_INLINE Bytes all_fours(const int8_t* four) {
     return x;
 }
 
+LANES_INLINE Floats load_signed_bytes(const int8_t* from) {
+    Floats x;
+#if defined(__AVX512F__)
+    x.part[0] = _mm512_cvtepi32_ps(_mm512_cvtepi8_epi32(_mm_loadu_si128((const __m128i*)from)));
+#elif defined(__AVX2__)
+    FOR_PARTS x.part[i] = _mm256_cvtepi32_ps(_mm256_cvtepi8_epi32(_mm_loadl_epi64((const __m128i*)(from + 8 * i))));
+#else
+    float lanes[LANES];
+    for (int i = 0; i < LANES; i++) lanes[i] = float(from[i]);
+    x = load(lanes);
+#endif
+    return x;
+}
+
+// Whole numbers that fit in 8 bits.
+LANES_INLINE void store_signed_bytes(int8_t* to, Ints x) {
+#if defined(__AVX512F__)
+    _mm_storeu_si128((__m128i*)to, _mm512_cvtepi32_epi8((__m512i)x.part[0]));
+#else
+    int32_t lanes[LANES];
+    std::memcpy(lanes, &x, sizeof lanes);
+    for (int i = 0; i < LANES; i++) to[i] = int8_t(lanes[i]);
+#endif
+}
+
 // To each lane, the products of its four unsigned bytes with four signed ones.
 // `CODES_BELOW_16` tells that the bytes are small, and that pairs of products fit in 16 bits.
 template <bool CODES_BELOW_16>

@@ -8,6 +8,7 @@
 #include "lanes.hpp"
 #include "packed.hpp"
 #include "pool.hpp"
+#include "rounding.hpp"
 #include "tiles.hpp"
 
 namespace ISA_NAMESPACE {
@@ -239,21 +240,6 @@ inline void multiply(const Product* products, int count, const Activations& a) {
     });
 }
 
-// Compared as whole numbers, where what is no number comes behind all that are: it is not lost.
-LANES_INLINE float largest_magnitude(const float* x, int count) {
-    Ints most = all_ints(0);
-    for (int first = 0; first < count; first += LANES) {
-        const Floats here = magnitude(load(x + first));
-        FOR_PARTS most.part[i] = most.part[i] > (IntVector)here.part[i] ? most.part[i] : (IntVector)here.part[i];
-    }
-    int32_t lanes[LANES], bits = 0;
-    std::memcpy(lanes, &most, sizeof lanes);
-    for (int i = 0; i < LANES; i++) bits = bits > lanes[i] ? bits : lanes[i];
-    float largest;
-    std::memcpy(&largest, &bits, 4);
-    return largest;
-}
-
 // One row to 8 bits: each group of columns by its largest magnitude; what fills up the last record is zero.
 inline void quantise_row(const Matrix& weights, const float* x, int8_t* codes, float* scales, int32_t* sums) {
     const int64_t cols = weights.cols, padded = weights.padded_cols();
@@ -266,27 +252,11 @@ inline void quantise_row(const Matrix& weights, const float* x, int8_t* codes, f
             for (int64_t i = 0; i < group; i++) values[i] = i < left ? from[i] : 0.0f;
             from = values;
         }
-        const float largest_value = largest_magnitude(from, group);
-        scales[first / group] = largest_value / 127.0f;
-        if (!(largest_value <= 3.4028235e38f)) {  // times such a scale not even zeros are a number
-            std::memset(codes + first, 0, group);
-            sums[first / group] = 0;
-            continue;
-        }
-        // A group too small to have an inverse is all zeros.
-        const float inverse = largest_value > 127.0f / 3.4028235e38f ? 127.0f / largest_value : 0.0f;
         Ints total = all_ints(0);
-        for (int i = 0; i < group; i += LANES) {
-            const Ints whole = to_ints(nearest(load(from + i) * all(inverse)));
+        scales[first / group] = to_bytes(from, group, [&](int i, Ints whole) {
             total = total + whole;
-#if defined(__AVX512F__)
-            _mm_storeu_si128((__m128i*)(codes + first + i), _mm512_cvtepi32_epi8((__m512i)whole.part[0]));
-#else
-            int32_t lanes[LANES];
-            std::memcpy(lanes, &whole, sizeof lanes);
-            for (int j = 0; j < LANES; j++) codes[first + i + j] = int8_t(lanes[j]);
-#endif
-        }
+            store_signed_bytes(codes + first + i, whole);
+        });
         int32_t lanes[LANES];
         std::memcpy(lanes, &total, sizeof lanes);
         int32_t whole_sum = 0;

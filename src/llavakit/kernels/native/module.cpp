@@ -113,18 +113,21 @@ class DecoderHandle {
 
     void step(const Ints1& tokens, const Ints1& positions, const Ints1& starts, const Ints1& cached,
               const Array<const int32_t, 2>& tables,
-              const std::optional<Array<const float, 2>>& embeds, const Array<uint16_t, 3>& cache, const Ints1& wanted,
+              const std::optional<Array<const float, 2>>& embeds, const Array<uint8_t, 3>& cache, const Ints1& wanted,
               const Array<float, 2>& logits, const std::optional<Array<const float, 2>>& bias) {
         const int64_t rows = int64_t(tokens.shape(0)), sequences = int64_t(starts.shape(0)) - 1;
         const int64_t blocks = int64_t(cache.shape(1)), embedded = embeds ? int64_t(embeds->shape(0)) : 0;
-        expect(decoder_.num_layers > 0 && int64_t(cache.shape(0)) == decoder_.num_layers &&
-                   int64_t(cache.shape(2)) == decoder_.kv_heads * decoder_.head_dim * 32,
+        const int64_t block_bytes = int64_t(cache.shape(2));
+        const bool is_halves = block_bytes == decoder_.kv_heads * head_block_bytes(HALVES, decoder_.head_dim);
+        const bool is_bytes = block_bytes == decoder_.kv_heads * head_block_bytes(BYTES, decoder_.head_dim);
+        expect(decoder_.num_layers > 0 && int64_t(cache.shape(0)) == decoder_.num_layers && (is_halves || is_bytes),
                "the cache is another model's");
         expect(int64_t(positions.shape(0)) == rows && sequences >= 1 && int64_t(tables.shape(0)) == sequences &&
                    int64_t(cached.shape(0)) == sequences && starts(0) == 0 && starts(sequences) == rows,
                "a step's rows and sequences do not fit");
         expect(!bias || (int64_t(bias->shape(0)) == blocks && bias->shape(1) == 16), "the bias is of another cache");
-        expect(wanted.shape(0) == logits.shape(0) && int64_t(logits.shape(1)) == decoder_.head.rows,
+        expect(wanted.shape(0) == logits.shape(0) && int64_t(wanted.shape(0)) <= rows &&
+                   int64_t(logits.shape(1)) == decoder_.head.rows,
                "the room for logits does not fit");
         int64_t next = 0;
         for (int64_t row = 0; row < rows; row++) {
@@ -146,8 +149,10 @@ class DecoderHandle {
         const Batch batch{.rows = rows, .num_sequences = sequences, .starts = starts.data(), .tokens = tokens.data(),
                           .embeds = embeds ? embeds->data() : nullptr, .positions = positions.data(), .cached = cached.data(),
                           .tables = tables.data(), .table_width = int64_t(tables.shape(1)), .cache = cache.data(),
+                          .kept = is_halves ? HALVES : BYTES,
                           .layer_stride = int64_t(cache.shape(1) * cache.shape(2)),
-                          .bias = bias ? bias->data() : nullptr, .wanted = wanted.data(), .num_wanted = int64_t(wanted.shape(0)), .logits = logits.data()};
+                          .bias = bias ? bias->data() : nullptr, .wanted = wanted.data(),
+                          .num_wanted = int64_t(wanted.shape(0)), .logits = logits.data()};
         const nb::gil_scoped_release others_may_run;
         const std::lock_guard one_at_a_time(workspace_lock_);
         const std::shared_lock steady(number_of_threads);

@@ -31,7 +31,7 @@ class TowerRun {
           values_(deal.take<float>(rows_ * tower.dim)),
           inner_(deal.take<float>(rows_ * tower.inner)),
           scores_(deal.take<float>(threads() * TILE_QUERIES * blocks_ * BLOCK)),
-          cache_(deal.take<uint16_t>(views * tower.heads * head_stride())),
+          cache_(deal.take<uint8_t>(views * tower.heads * head_stride())),
           table_(deal.take<int32_t>(blocks_)),
           attention_in_(deal, rows_, tower.layers[0].q),
           attention_out_(deal, rows_, tower.layers[0].out),
@@ -51,7 +51,7 @@ class TowerRun {
     }
 
    private:
-    int64_t block_stride() const { return 2 * BLOCK * tower_.head_dim; }
+    int64_t block_stride() const { return llavakit::head_block_bytes(llavakit::HALVES, tower_.head_dim); }
     int64_t head_stride() const { return blocks_ * block_stride(); }
 
     void norm_into(Prepared& prepared, const float* weight, const float* bias) {
@@ -67,7 +67,7 @@ class TowerRun {
         const Product products[] = {{&layer.q, {queries_, tower_.dim, Output::PUT}},
                                     {&layer.k, {keys_, tower_.dim, Output::PUT}},
                                     {&layer.v, {values_, tower_.dim, Output::PUT}}};
-        multiply(products, 3, attention_in_.get());
+        multiply(products, 3, attention_in_.get(rows_));
         over_rows(views_ * tower_.heads, 3 * seq_ * tower_.head_dim, [&](int64_t head) { remember(head); });
         const int64_t tiles = (seq_ + TILE_QUERIES - 1) / TILE_QUERIES;
         parallel(views_ * tower_.heads * tiles, [&](int64_t job, int) {
@@ -78,7 +78,7 @@ class TowerRun {
         });
         over_rows(rows_, tower_.dim, [&](int64_t row) { attention_out_.put(row, queries_ + row * tower_.dim); });
         const Product product{&layer.out, {x_, tower_.dim, Output::ADD}};
-        multiply(&product, 1, attention_out_.get());
+        multiply(&product, 1, attention_out_.get(rows_));
     }
 
     // One head of one view, counted through all views.
@@ -88,8 +88,8 @@ class TowerRun {
         for (int64_t position = 0; position < seq_; position++) {
             const int64_t row = head / tower_.heads * seq_ + position;
             const int64_t at = row * tower_.dim + head % tower_.heads * head_dim;
-            uint16_t* block = cache_ + head * head_stride() + position / BLOCK * block_stride();
-            remember_head(keys_ + at, values_ + at, block, position, head_dim);
+            uint8_t* block = cache_ + head * head_stride() + position / BLOCK * block_stride();
+            HalvesBlock(block, head_dim).put(keys_ + at, values_ + at, position % BLOCK, head_dim);
             for (int64_t d = 0; d < head_dim; d += LANES) store(queries_ + at + d, load(queries_ + at + d) * shorter);
         }
     }
@@ -103,29 +103,30 @@ class TowerRun {
             queries.mixed[m] = at;  // a tile has read its queries when it begins to write
             queries.limit[m] = seq_;
         }
-        const HeadBlocks blocks{cache_ + (view * tower_.heads + head) * head_stride(), table_, block_stride()};
+        const HeadBlocks<HalvesBlock> blocks{cache_ + (view * tower_.heads + head) * head_stride(), table_,
+                                             block_stride(), tower_.head_dim};
         float* weights = scores_ + thread_number() * TILE_QUERIES * blocks_ * BLOCK;
-        attend<M>(queries, blocks, int(tower_.head_dim), weights);
+        attend(queries, blocks, weights);
         if (looks_ && first == 0) std::copy_n(weights, seq_, looks_ + (view * tower_.heads + head) * seq_);
     }
 
     void mlp(const TowerLayer& layer) {
         norm_into(mlp_in_, layer.norm2, layer.norm2_bias);
         const Product wide{&layer.fc1, {inner_, tower_.inner, Output::PUT}};
-        multiply(&wide, 1, mlp_in_.get());
+        multiply(&wide, 1, mlp_in_.get(rows_));
         over_rows(rows_, tower_.inner, [&](int64_t row) {
             activate(inner_ + row * tower_.inner, tower_.inner, tower_.activation);
             mlp_out_.put(row, inner_ + row * tower_.inner);
         });
         const Product product{&layer.fc2, {x_, tower_.dim, Output::ADD}};
-        multiply(&product, 1, mlp_out_.get());
+        multiply(&product, 1, mlp_out_.get(rows_));
     }
 
     const Tower& tower_;
     float *x_, *looks_;  // those of the layer that runs
     const int64_t views_, seq_, rows_, blocks_;
     float *normed_, *queries_, *keys_, *values_, *inner_, *scores_;
-    uint16_t* cache_;
+    uint8_t* cache_;
     int32_t* table_;
     Prepared attention_in_, attention_out_, mlp_in_, mlp_out_;
     const size_t used_;
