@@ -3,10 +3,13 @@
     llava scenes --kind instruct --split heldout --seed 1 --count 800 --out runs/pocket-data/heldout
     python benchmarks/visual_tokens.py score runs/pocket-data/heldout all attention:16 pool:16
     python benchmarks/visual_tokens.py time all attention:16 pool:16
+    python benchmarks/visual_tokens.py shapes llava-1.5-7b int4-g128 576 144 64
     python benchmarks/visual_tokens.py draw
 
 A setting replaces its own row and leaves the others. `time` interleaves the settings in every round, each time with an
-engine that has seen nothing, and takes medians. `draw` makes the curve of docs/visual-tokens.md.
+engine that has seen nothing, and takes medians. `shapes` does so with random weights of a larger model: what the choice
+of so many tokens takes, and the prefill of a prompt of as many and 64 words. `draw` makes the curve of
+docs/visual-tokens.md.
 """
 
 from __future__ import annotations
@@ -14,11 +17,15 @@ from __future__ import annotations
 import json
 import statistics
 import sys
+from collections.abc import Callable
 from pathlib import Path
+from time import perf_counter
 from typing import Any
 
 import torch
 
+from llavakit.bench.packed_subject import PackedSubject
+from llavakit.bench.shapes import find_shapes
 from llavakit.checkpoint.load import Loaded, load, locate
 from llavakit.circumstances import circumstances
 from llavakit.config import VisualTokens
@@ -26,9 +33,12 @@ from llavakit.engine.engine import Engine
 from llavakit.engine.sampling import SamplingParams
 from llavakit.evaluate.run import run
 from llavakit.evaluate.tasks import TASKS
+from llavakit.model.reduce import condense
 from llavakit.processing import Conversation, open_image
+from llavakit.quantize.schemes import SCHEMES
 
-ROUNDS = 21
+ROUNDS, LARGE_ROUNDS = 21, 5
+WORDS = 64  # of a prompt, beside the picture
 HERE = Path(__file__).parent
 RESULTS = HERE / "visual-tokens.json"
 CURVE = HERE.parent / "docs" / "visual-tokens.svg"
@@ -70,18 +80,45 @@ def times(settings: list[str]) -> dict[str, dict[str, Any]]:
             rounds[setting].append(
                 {key: getattr(timings, key) for key in ("encode_ms", "prefill_ms", "first_token_ms")}
             )
-    around = {key: circumstances(torch.device("cpu"))[key] for key in ("machine", "versions", "commit", "command")}
-    return {
-        setting: {
-            key: {
-                "median": round(statistics.median(row[key] for row in rows[1:]), 2),
-                "range": [round(pick(row[key] for row in rows[1:]), 2) for pick in (min, max)],
-            }
-            for key in rows[0]
+    return {setting: summary(rows[1:]) for setting, rows in rounds.items()}
+
+
+def summary(rows: list[dict[str, float]]) -> dict[str, Any]:
+    """Medians and ranges of what was measured in several rounds, and where."""
+    figures = {
+        key: {
+            "median": round(statistics.median(row[key] for row in rows), 2),
+            "range": [round(pick(row[key] for row in rows), 2) for pick in (min, max)],
         }
-        | around
-        for setting, rows in rounds.items()
+        for key in rows[0]
     }
+    return figures | {
+        key: circumstances(torch.device("cpu"))[key] for key in ("machine", "versions", "commit", "command")
+    }
+
+
+def shape_times(shapes: str, scheme: str, counts: list[int]) -> dict[int, dict[str, Any]]:
+    """The same of a model of random weights; all tokens are not chosen."""
+    config = find_shapes(shapes)
+    subject, vision = PackedSubject(config, SCHEMES[scheme]), config.vision
+    features, attention = torch.randn(1, vision.num_patches, vision.hidden_size), torch.rand(1, vision.num_patches)
+    rounds: dict[int, list[dict[str, float]]] = {count: [] for count in counts}
+    for _ in range(LARGE_ROUNDS + 1):  # the first is a warm-up
+        encode = milliseconds(subject.encode)
+        for count in counts:
+            choose = milliseconds(condense, features, attention, count) if count < vision.num_patches else 0.0
+            prefill = milliseconds(subject.prefill, WORDS + count, 0)
+            first = encode + choose + prefill
+            rounds[count].append(
+                {"encode_ms": encode, "choose_ms": choose, "prefill_ms": prefill, "first_token_ms": first}
+            )
+    return {count: summary(rows[1:]) for count, rows in rounds.items()}
+
+
+def milliseconds(call: Callable[..., Any], *arguments: Any) -> float:
+    start = perf_counter()
+    call(*arguments)
+    return 1e3 * (perf_counter() - start)
 
 
 def keep(part: str, setting: str, row: dict[str, Any]) -> None:
@@ -133,6 +170,10 @@ if __name__ == "__main__":
             for setting, row in times(settings).items():
                 keep("times", setting, row)
                 print(setting, json.dumps(row))
+        case ["shapes", shapes, scheme, *counts]:
+            for count, row in shape_times(shapes, scheme, [int(count) for count in counts]).items():
+                keep(f"{shapes} {scheme}", str(count), row)
+                print(count, json.dumps(row))
         case ["draw"]:
             CURVE.write_text(curve(json.loads(RESULTS.read_text())))
         case _:

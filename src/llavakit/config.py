@@ -208,7 +208,7 @@ class TilingConfig(Config):
 class VisualTokens(Config):
     """How many vectors a view of a picture is brought down to before the language model reads it, and how.
 
-    `attention`: the `count` patches that the tower looks at and that stand for the others, which are merged into them.
+    `attention`: the `count` patches that the tower looks at and that stand for the others, each counting for as many.
     `pool`: the mean of each square of patches, as many squares as `count`. See `model/reduce.py`.
     """
 

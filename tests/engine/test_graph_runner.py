@@ -6,7 +6,7 @@ import random
 import subprocess
 import sys
 from collections.abc import Callable
-from copy import deepcopy
+from copy import copy, deepcopy
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -53,7 +53,8 @@ class Watched:
 
 
 def tokens_of(number: int, seed: int) -> list[int]:
-    return [random.Random(seed).randint(4, 300) for _ in range(number)]
+    chance = random.Random(seed)
+    return [chance.randint(4, 300) for _ in range(number)]
 
 
 def close(found: torch.Tensor, wanted: torch.Tensor) -> None:
@@ -61,15 +62,24 @@ def close(found: torch.Tensor, wanted: torch.Tensor) -> None:
 
 
 @pytest.mark.parametrize("seed", range(4))
-def test_scores_are_those_of_the_plain_runner_however_a_sequence_is_cut(loaded: Loaded, seed: int) -> None:
+@pytest.mark.parametrize("is_biased", [False, True])
+def test_scores_are_those_of_the_plain_runner_however_a_sequence_is_cut(
+    loaded: Loaded, seed: int, is_biased: bool
+) -> None:
     chance, number = random.Random(seed), 6
+    model = copy(loaded.model)
+    model.config = model.config.with_visual_tokens(VisualTokens(count=2) if is_biased else None)
     lengths = [chance.randint(1, 90) for _ in range(number)]
     sequences = [tokens_of(length, seed + length) for length in lengths]
     blocks = list(range(60))
     chance.shuffle(blocks)
     tables = [[blocks.pop() for _ in range(num_blocks_for(length))] for length in lengths]
     gaps = [chance.choice([0, 5]) for _ in range(number)]  # as pictures leave them
-    runners = GraphRunner(loaded.model, 60), TorchRunner(loaded.model)
+    runners = GraphRunner(model, 60), TorchRunner(model)
+    if is_biased:  # there are traces of others in all blocks
+        full = Span(tokens_of(960, 9), 0, range(60), num_logits=0, bias=[5.0] * 960)
+        for runner in runners:
+            runner.step([full])
     done = [0] * number
     while any(start < length for start, length in zip(done, lengths, strict=True)):
         spans = []
@@ -78,7 +88,8 @@ def test_scores_are_those_of_the_plain_runner_however_a_sequence_is_cut(loaded: 
                 start, end = done[i], min(lengths[i], done[i] + chance.choice([1, 1, 1, 4, 30]))
                 positions = [at + gaps[i] * (at > 10) for at in range(start, end)]
                 wanted = chance.randint(0, end - start)
-                spans.append(Span(sequences[i][start:end], start, tables[i], None, wanted, positions))
+                bias = [float(at % 4) for at in range(start, end)] if is_biased and start % 2 else None
+                spans.append(Span(sequences[i][start:end], start, tables[i], None, wanted, positions, bias))
                 done[i] = end
         for found, wanted in zip(*(runner.step(spans) for runner in runners), strict=True):
             close(found, wanted)

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
+from copy import copy
 
 import pytest
 import torch
 from PIL import Image
 
 from llavakit.checkpoint.load import Loaded, load
+from llavakit.config import VisualTokens
 from llavakit.engine.engine import Engine
 from llavakit.engine.native_runner import NativeRunner
 from llavakit.engine.runner import Span, TorchRunner
@@ -70,11 +72,13 @@ def test_scores_are_nearly_those_of_the_modules(small: Loaded, picture: Callable
     assert torch.equal(found[0].argmax(-1), found[1].argmax(-1))
 
 
-def test_blocks_may_lie_anywhere_and_be_copied(small: Loaded) -> None:
+@pytest.mark.parametrize("bias", [None, [0.2 * at for at in range(40)]])
+def test_blocks_may_lie_anywhere_and_be_copied(small: Loaded, bias: list[float] | None) -> None:
     runner = native_runner(small)
     tokens = list(range(10, 50))
-    whole = runner.step([Span(tokens, 0, [0, 1, 2])])[0]
-    runner.step([Span(tokens[:32], 0, [90, 7, 200], num_logits=0)])  # more blocks than there was room for
+    whole = runner.step([Span(tokens, 0, [0, 1, 2], bias=bias and [*bias[:32], *[0.0] * 8])])[0]
+    # In more blocks than there was room for.
+    runner.step([Span(tokens[:32], 0, [90, 7, 200], num_logits=0, bias=bias and bias[:32])])
     runner.copy(7, 300)
     assert torch.equal(runner.step([Span(tokens[32:], 32, [90, 300, 5])])[0], whole)
 
@@ -94,6 +98,53 @@ def test_unquantised_it_says_what_torch_says(picture: Callable[[int], Image.Imag
             Engine(loaded, runner=runner).generate(asked, params).tokens for runner in (None, TorchRunner(loaded.model))
         ]
         assert alike[0] == alike[1]
+
+
+def fewer(loaded: Loaded, count: int, method: str = "attention") -> Loaded:
+    model = copy(loaded.model)
+    model.config = loaded.config.with_visual_tokens(VisualTokens(count=count, method=method))
+    return Loaded(model=model, tokenizer=loaded.tokenizer, config=model.config, name="fewer")
+
+
+def test_fewer_visual_tokens_count_for_all(small: Loaded, picture: Callable[[int], Image.Image]) -> None:
+    """Alone and beside others the same, in chunks and from blocks that are kept, copied or were somebody else's."""
+    some = fewer(small, 16)
+    alone = [Engine(some).generate(asked, params) for asked, params in requests(picture)]
+    for budget in (4096, 24):
+        engine = Engine(some, cache_tokens=640, max_sequences=3, token_budget=budget)
+        for _ in range(2):
+            together = [engine.submit(asked, params) for asked, params in requests(picture)]
+            while not engine.is_idle:
+                engine.step()
+            for one, many in zip(alone, together, strict=True):
+                assert many.completion is not None
+                assert many.completion.tokens == one.tokens and many.completion.logprobs == one.logprobs
+        assert engine._runner._bias.max() > 1
+
+
+@pytest.mark.parametrize("method", ["attention", "pool"])
+def test_fewer_visual_tokens_are_seen_as_torch_sees_them(picture: Callable[[int], Image.Image], method: str) -> None:
+    some = fewer(load("pocket"), 16, method)
+    pixels = some.processor.pixels(picture(0))
+    ours, theirs = (runner.encode(pixels, (30, 20)) for runner in (native_runner(some), TorchRunner(some.model)))
+    assert ours.places == theirs.places and ours.bias == theirs.bias
+    torch.testing.assert_close(ours.embeds, theirs.embeds, atol=5e-3 * float(theirs.embeds.abs().max()), rtol=0)
+
+
+def test_fewer_visual_tokens_say_what_torch_says(picture: Callable[[int], Image.Image]) -> None:
+    some = fewer(load("pocket"), 16)
+    inputs = some.processor(Conversation().ask(picture(0), "What is in the picture?"))
+    scores = []
+    for runner in (native_runner(some), TorchRunner(some.model)):
+        seen = runner.encode(inputs.pixels, inputs.sizes[0])
+        (start, end), number = inputs.spans[0], len(inputs.tokens)
+        bias = [0.0] * start + list(seen.bias) + [0.0] * (number - end)
+        blocks = range(number // 16 + 1)
+        for given in (bias, None):
+            scores.append(runner.step([Span(inputs.tokens, 0, blocks, seen.embeds, number, bias=given)])[0])
+    limit = 1e-3 * scores[2].abs().max()
+    assert (scores[0] - scores[2]).abs().max() < limit and (scores[1] - scores[3]).abs().max() < limit
+    assert (scores[0] - scores[1]).abs().max() > 100 * limit
 
 
 def test_the_engine_runs_natively_where_nothing_is_lost(small: Loaded) -> None:

@@ -18,7 +18,8 @@ from llavakit.processing.conversation import Conversation
 
 
 def tokens_of(number: int, seed: int) -> list[int]:
-    return [random.Random(seed).randint(4, 300) for _ in range(number)]
+    chance = random.Random(seed)
+    return [chance.randint(4, 300) for _ in range(number)]
 
 
 def expected(loaded: Loaded, tokens: list[int]) -> torch.Tensor:
@@ -93,6 +94,51 @@ def test_positions_that_leave_gaps_are_kept_in_a_batch(loaded: Loaded) -> None:
     alone, together = (TorchRunner(loaded.model, together=how).step(spans) for how in (False, True))
     for one, other in zip(alone, together, strict=True):
         torch.testing.assert_close(other, one, atol=2e-5, rtol=0)
+
+
+def biased_spans() -> list[Span]:
+    """Two sequences of which some tokens count for several, and then one token more of each."""
+    spans = []
+    for row, length in enumerate((12, 17)):  # short enough for a batch
+        tokens, blocks = tokens_of(length, row), [row, row + 4]
+        bias = [float(at % 5) if at in range(3, 9) else 0.0 for at in range(length)]
+        spans += [
+            Span(tokens[:-1], 0, blocks, None, 1, bias=bias[:-1]),
+            Span(tokens[-1:], length - 1, blocks, None, 1),
+        ]
+    return spans
+
+
+@pytest.mark.parametrize("together", [False, True])
+def test_tokens_that_count_for_several_do_so_for_all_that_follow(loaded: Loaded, together: bool) -> None:
+    runner, spans = TorchRunner(loaded.model, together=together), biased_spans()
+    runner.step([Span(tokens_of(60, 5), 0, [3, 5, 6, 7], None, 1, bias=[9.0] * 60)])  # leaves its traces in block 5
+    found = runner.step(spans[::2]) + runner.step(spans[1::2])
+    for row, (first, second) in enumerate(pairwise(spans)):
+        if row % 2 == 0:
+            tokens = torch.tensor([[*first.tokens, *second.tokens]])
+            bias, positions = torch.tensor([[*first.bias, 0.0]]), torch.arange(tokens.shape[1])[None]
+            hidden = loaded.model.language(loaded.model.language.embed(tokens), positions, None, bias)
+            scores = loaded.model.language.logits(hidden[0, -2:])
+            ours = torch.cat((found[row // 2], found[2 + row // 2]))
+            torch.testing.assert_close(ours, scores, atol=2e-5, rtol=0)
+
+
+def test_nobody_notices_that_others_count_for_several(loaded: Loaded) -> None:
+    tokens, results = tokens_of(30, 0), []
+    for others in ([], [Span(tokens_of(40, 1), 0, [0, 1, 4], bias=[2.0] * 40)]):
+        runner = TorchRunner(loaded.model)
+        runner.step(others)  # in blocks that are then used again
+        results.append([runner.step([Span(tokens[a:b], a, [0, 1])])[0] for a, b in pairwise([0, 20, 21, 30])])
+    assert all(torch.equal(a, b) for a, b in zip(*results, strict=True))
+
+
+def test_a_copied_block_counts_as_the_first(loaded: Loaded) -> None:
+    tokens, runner = tokens_of(30, 0), TorchRunner(loaded.model)
+    runner.step([Span(tokens[:20], 0, [0, 1], bias=[1.0] * 20)])
+    runner.copy(1, 40)
+    one, other = (runner.step([Span(tokens[20:], 20, blocks)])[0] for blocks in ([0, 40], [0, 1]))
+    assert torch.equal(one, other)
 
 
 def test_a_copied_block_is_as_good_as_the_first(loaded: Loaded) -> None:

@@ -16,6 +16,7 @@ from llavakit.config import TilingConfig, VisualTokens
 from llavakit.engine import reference
 from llavakit.engine.engine import Engine
 from llavakit.engine.image_cache import picture_digest
+from llavakit.engine.runner import TorchRunner
 from llavakit.engine.sampling import SamplingParams
 from llavakit.model import Images
 from llavakit.processing.conversation import Conversation
@@ -89,6 +90,60 @@ def test_as_many_vectors_as_are_counted(
             assert len(embeds) == num_image_tokens(*size, loaded.config)
 
 
+@pytest.mark.parametrize("together", [False, True])
+@pytest.mark.parametrize("seed", range(3))
+def test_any_mix_of_requests_equals_the_reference(loaded: Loaded, picture: Draw, seed: int, together: bool) -> None:
+    """Blocks are shared, copied and used again by others, and prompts cut in the middle of pictures."""
+    chance, some = random.Random(seed), fewer(loaded, 2, "attention")
+    engine = Engine(
+        some,
+        runner=TorchRunner(some.model, together=together),
+        max_sequences=3,
+        token_budget=chance.choice([7, 40]),
+        cache_tokens=300,
+    )
+    asked = []
+    for _ in range(14):
+        conversation = Conversation()
+        for turn in range(chance.choice([1, 1, 2])):
+            pictures = [picture(chance.randint(0, 2)) for _ in range(chance.choice([0, 1, 2]))]
+            words = chance.choice(["what?", "how many things are in the picture?"])
+            conversation = (conversation.answer("it is") if turn else conversation).ask(*pictures, words)
+        params = SamplingParams(max_tokens=chance.randint(1, 12), draft_tokens=chance.choice([0, 3]))
+        asked.append((conversation, params, engine.submit(conversation, params)))
+        for _ in range(chance.choice([0, 3, 12])):
+            engine.step()
+    while not engine.is_idle:
+        engine.step()
+        engine.check_integrity()
+    for conversation, params, request in asked:
+        inputs = some.processor(conversation)
+        expected = reference.generate(some.model, inputs, params, tokenizer_size=some.tokenizer.size)
+        assert list(request.completion.tokens) == expected
+
+
+def test_a_picture_counts_for_all_its_patches_also_when_it_is_kept(loaded: Loaded, picture: Draw) -> None:
+    """A second question finds keys, values and what counts for how many, and gives the same scores as without."""
+    some, params = fewer(loaded, 1, "attention"), SamplingParams(max_tokens=4, logprobs=3)
+    first, second = (Conversation().ask(picture(0), words) for words in ("what?", "how many things are in it?"))
+    engine = Engine(some)
+    engine.generate(first, params)
+    again, anew = engine.generate(second, params), Engine(some).generate(second, params)
+    assert again.timings.cached_tokens > some.processor(second).spans[0][1] and not anew.timings.cached_tokens
+    for one, other in zip(again.logprobs, anew.logprobs, strict=True):
+        assert one.token == other.token and one.logprob == pytest.approx(other.logprob, abs=1e-4)
+
+
+def test_without_fewer_tokens_nothing_is_added(loaded: Loaded, picture: Draw) -> None:
+    runner = TorchRunner(loaded.model)
+    Engine(loaded, runner=runner).generate(Conversation().ask(picture(0), "what?"), SHORT)
+    assert runner._storage.bias is None
+    inputs = loaded.processor(Conversation().ask(picture(0), "what?"))
+    assert loaded.model.see(inputs.pixels).fewer is None
+    mass = fewer(loaded, 3, "attention").model.see(inputs.pixels).fewer.bias.exp()
+    assert mass.sum().item() == pytest.approx(4) and mass.max() > 1.5
+
+
 def test_a_kept_patch_stands_where_it_stood(loaded: Loaded, picture: Draw) -> None:
     """The model is asked for the very positions that whole pictures would give the same features."""
     some = fewer(loaded, 2, "attention")
@@ -101,7 +156,7 @@ def test_a_kept_patch_stands_where_it_stood(loaded: Loaded, picture: Draw) -> No
     hook.remove()
     whole = loaded.processor(Conversation().ask(picture(0), picture(1), "what?"))
     patches = {at for span in whole.spans for at in range(*span)}
-    places = some.model.see(inputs.pixels).places.tolist()
+    places = some.model.see(inputs.pixels).fewer.places.tolist()
     kept = {start + place for (start, _), view in zip(whole.spans, places, strict=True) for place in view}
     expected = [at for at in range(len(whole.tokens)) if at not in patches or at in kept]
     assert seen[0][0].tolist() == expected

@@ -53,6 +53,35 @@ def test_any_cut_equals_one_pass(model: Llava, cuts: set[int]) -> None:
     torch.testing.assert_close(torch.cat(parts, dim=1), whole, atol=1e-5, rtol=0)
 
 
+@settings(deadline=None, max_examples=40)
+@given(cuts=st.sets(st.integers(1, LENGTH - 1)))
+def test_tokens_that_count_for_several_do_so_from_the_cache(model: Llava, cuts: set[int]) -> None:
+    embeds = torch.randn(2, LENGTH, 24, generator=torch.Generator().manual_seed(1))
+    bias, cache = torch.zeros(2, LENGTH), KVCache(CONFIG.language, capacity=LENGTH, batch=2)
+    bias[0, 4:9], bias[1, 7:9] = 1.5, 3.0
+    bounds = [0, *sorted(cuts), LENGTH]
+    with torch.inference_mode():
+        whole = model.language(embeds, positions(embeds), bias=bias)
+        parts = []
+        for start, end in zip(bounds, bounds[1:], strict=False):
+            here = bias[:, start:end] if bias[:, start:end].any() else None
+            parts.append(model.language(embeds[:, start:end], positions(embeds)[:, start:end], cache, here))
+        plain = model.language(embeds, positions(embeds))
+    torch.testing.assert_close(torch.cat(parts, dim=1), whole, atol=1e-5, rtol=0)
+    torch.testing.assert_close(whole[0, :4], plain[0, :4], atol=1e-5, rtol=0)
+    assert (whole[0, 9:] - plain[0, 9:]).norm() > 0.01 * plain[0, 9:].norm()
+
+
+def test_what_is_forgotten_counts_for_nothing(model: Llava) -> None:
+    embeds = torch.randn(1, LENGTH, 24, generator=torch.Generator().manual_seed(2))
+    cache = KVCache(CONFIG.language, capacity=LENGTH)
+    with torch.inference_mode():
+        model.language(embeds, positions(embeds), cache, torch.full((1, LENGTH), 2.0))
+        cache.truncate(0)
+        again, whole = (model.language(embeds, positions(embeds), kept) for kept in (cache, None))
+    assert torch.equal(again, whole)
+
+
 def test_a_forgotten_tail_leaves_no_trace(model: Llava) -> None:
     embeds = torch.randn(1, LENGTH, 24, generator=torch.Generator().manual_seed(2))
     cache = KVCache(CONFIG.language, capacity=LENGTH)

@@ -32,6 +32,17 @@ def test_attention_equals_torch(kv_heads: int, seq: int, total: int, is_causal: 
     torch.testing.assert_close(attend(query, key, value, mask=mask, is_causal=is_causal), theirs)
 
 
+@pytest.mark.parametrize("wants_gradients", [False, True])
+@pytest.mark.parametrize("kv_heads", [1, 2, 4])
+def test_the_logarithm_of_a_number_is_as_good_as_that_many_equal_keys(kv_heads: int, wants_gradients: bool) -> None:
+    query, key, value = (torch.randn(2, heads, size, 8) for heads, size in ((4, 3), (kv_heads, 5), (kv_heads, 5)))
+    counts = torch.tensor([1, 4, 1, 2, 7])
+    many = [tensor.repeat_interleave(counts, dim=2) for tensor in (key, value)]
+    query.requires_grad_(wants_gradients)
+    mask = counts.log().expand(2, 1, 3, 5)
+    torch.testing.assert_close(attend(query, key, value, mask=mask), attend(query, *many))
+
+
 def _both(attention, *tensors):
     tensors = [tensor.clone().requires_grad_() for tensor in tensors]
     mixed = attention(*tensors)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from itertools import pairwise
+
 import pytest
 import torch
 from torch import Tensor
@@ -155,6 +157,35 @@ def test_neighbours_change_nothing(decoder: NativeDecoder, kept_as: KeysValues) 
 
 
 @torch.inference_mode()
+@pytest.mark.parametrize(("kept_as", "limit"), [("float16", 0.02), ("int8", 0.03)])
+def test_a_bias_of_the_cache_is_added_to_the_attention(
+    language: LanguageModel, decoder: NativeDecoder, kept_as: KeysValues, limit: float
+) -> None:
+    """As the modules do; in chunks and beside others the same to the last bit; and a bias of nothing is none."""
+    tokens = torch.randint(0, 90, (70,), generator=torch.Generator().manual_seed(6)).int()
+    here, table = torch.arange(70).int(), a_table()[None]
+    bias = torch.zeros(70)
+    bias[10:30] = torch.arange(20).mul(0.4)
+    wanted = language.lm_head(language(language.embed(tokens[None].long()), here[None].long(), bias=bias[None])[0])
+    known = torch.full((NUM_BLOCKS, BLOCK), 7.0)  # of others, and of what is yet to come
+    known.view(-1)[(table[0, :5, None] * BLOCK + torch.arange(BLOCK)).flatten()[:70].long()] = bias
+
+    def step(start: int, end: int, cache: Tensor, bias: Tensor | None) -> Tensor:
+        rows, wants = ints(0, end - start), here[: end - start]
+        return decoder.step(tokens[start:end], here[start:end], rows, ints(start), table, cache, wants, bias=bias)
+
+    def room() -> Tensor:
+        return decoder.new_cache(NUM_BLOCKS, kept_as)
+
+    whole, plain = (step(0, 70, room(), bias) for bias in (known, None))
+    assert (whole - wanted).norm() < limit * wanted.norm()
+    assert (whole[30:] - plain[30:]).norm() > 0.04 * wanted[30:].norm()
+    cache, cuts = room(), [0, 16, 17, 37, 69, 70]
+    assert torch.equal(torch.cat([step(*cut, cache, known) for cut in pairwise(cuts)]), whole)
+    assert torch.equal(step(0, 70, room(), torch.zeros(NUM_BLOCKS, BLOCK)), plain)
+
+
+@torch.inference_mode()
 def test_embeddings_in_place_of_tokens(language: LanguageModel, decoder: NativeDecoder) -> None:
     tokens = torch.randint(0, 90, (12,), generator=torch.Generator().manual_seed(4)).int()
     whole, cache = logits_of(decoder, tokens, [12]), decoder.new_cache(NUM_BLOCKS)
@@ -200,6 +231,11 @@ def test_what_does_not_fit_is_refused(decoder: NativeDecoder) -> None:
     ):
         with pytest.raises(ValueError):
             decoder.step(**{**good, **bad})
+    logits = torch.empty(1, 90)
+    with pytest.raises(ValueError, match="bias"):
+        decoder._native.step(
+            ints(1, 2), ints(0, 1), ints(0, 2), ints(0), table, None, cache, ints(1), logits, torch.zeros(2, BLOCK)
+        )
 
 
 @torch.inference_mode()
@@ -226,3 +262,13 @@ def test_a_tower_is_its_modules(activation: str) -> None:
     found = graph.run(states[0])
     assert (found - states[-1]).norm() < 0.02 * states[-1].norm()
     assert torch.equal(torch.cat([graph.run(view[None]) for view in states[0]]), found)
+    again, looks = graph.run_looking(states[0])
+    assert torch.equal(again, found)
+    by_class = torch.stack(
+        [
+            layer.self_attn.looked_at(layer.layer_norm1(entered), slice(1))
+            for layer, entered in zip(tower.layers, states, strict=False)
+        ]
+    )
+    torch.testing.assert_close(looks.mean(2), by_class, atol=2e-3, rtol=0)
+    assert by_class.std() > 5e-3

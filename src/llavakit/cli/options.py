@@ -75,7 +75,7 @@ VisualMethodOption = Annotated[
     VisualMethod | None,
     typer.Option(
         "--visual-method",
-        help="How: keep the patches the tower looks at and merge the others into them, or the mean of squares.  "
+        help="How: keep the patches the tower looks at, to count for the others too, or the mean of squares.  "
         "[default: attention]",
     ),
 ]

@@ -48,6 +48,7 @@ class Request:
         self.timings = Timings()
         self.embeds: dict[int, Seen] = {}
         self._positions = list(positions)
+        self._bias: list[float] | None = None  # made when a picture brings some
         self._text, self._ends, self._started = text, ends, started
         self._room = sequence.max_length - len(inputs.tokens)
         self._tokens: list[int] = []
@@ -58,18 +59,31 @@ class Request:
             self._lookup.extend(inputs.tokens)
 
     def place(self, index: int) -> None:
-        """A picture was seen: fewer features than patches stand each at the position of its patch."""
+        """A picture was seen: fewer features than patches stand each at the position of its patch.
+
+        What is added to the attention to each is kept too.
+        """
         first, end = self.inputs.spans[index]
-        places = self.embeds[index].places
+        places, bias = self.embeds[index].places, self.embeds[index].bias
         if places is not None:
             views = self._positions[first:end]  # where the view begins that a feature is of
             self._positions[first:end] = [view + place for view, place in zip(views, places, strict=True)]
+        if bias is not None:
+            self._bias = self._bias or [0.0] * len(self._positions)
+            self._bias[first:end] = bias
 
     def positions_of(self, start: int, end: int) -> list[int]:
         """The rotary positions of tokens [start, end), of which those behind the prompt follow one another."""
         behind = self._positions[-1] + 1
         known = self._positions[start:end]
         return known + [behind + i - len(self._positions) for i in range(max(start, len(self._positions)), end)]
+
+    def bias_of(self, start: int, end: int) -> list[float] | None:
+        """What is added to the attention to tokens [start, end): nothing behind the prompt."""
+        if self._bias is None or start >= len(self._bias):
+            return None
+        known = self._bias[start:end]
+        return known + [0.0] * (end - start - len(known))
 
     def guess(self) -> list[int]:
         """Drafts of the next tokens, where the parameters want any."""

@@ -6,12 +6,13 @@ from collections.abc import Sequence
 from typing import Protocol
 
 import torch
-from jaxtyping import Bool, Float, Int
+from jaxtyping import Float, Int
 from torch import Tensor
 
 from llavakit.config import LanguageConfig
 from llavakit.engine.blocks import BLOCK, num_blocks_for
-from llavakit.model.cache import continuation_mask
+from llavakit.model.cache import Bias, biased_mask, continuation_mask
+from llavakit.model.layers import Mask
 
 STEP = 16  # blocks; room is added in whole steps
 
@@ -23,10 +24,14 @@ class Storage(Protocol):
 
     keys: Tensor | list[Tensor]
     values: Tensor | list[Tensor]
+    bias: Float[Tensor, " slots"] | None
     device: torch.device
 
     def reserve(self, num_blocks: int) -> None:
         """Make sure of the blocks [0, num_blocks)."""
+
+    def put_bias(self, new: slice | Int[Tensor, " new"], bias: Float[Tensor, " new"] | None) -> None:
+        """What is added to the attention to new tokens, by their slots: nothing unless it is given."""
 
 
 class BlockStorage:
@@ -35,6 +40,7 @@ class BlockStorage:
     def __init__(self, config: LanguageConfig, *, dtype: torch.dtype, device: torch.device) -> None:
         self._config, self._dtype, self.device = config, dtype, device
         self.keys, self.values = self._room_for(0), self._room_for(0)
+        self.bias: Float[Tensor, " slots"] | None = None  # of the attention to each; made when the first comes
 
     @property
     def num_blocks(self) -> int:
@@ -49,6 +55,8 @@ class BlockStorage:
             larger, old = self._room_for(wanted), getattr(self, name)
             larger[:, :, : old.shape[2]] = old
             setattr(self, name, larger)
+        if self.bias is not None:
+            self.bias = torch.nn.functional.pad(self.bias, (0, wanted * BLOCK - len(self.bias)))
 
     def copy(self, source: int, target: int) -> None:
         """Copy a whole block."""
@@ -56,6 +64,15 @@ class BlockStorage:
         for tensor in (self.keys, self.values):
             start = source * BLOCK
             tensor[:, :, target * BLOCK : (target + 1) * BLOCK] = tensor[:, :, start : start + BLOCK].clone()
+        if self.bias is not None:
+            self.bias.view(-1, BLOCK)[target] = self.bias.view(-1, BLOCK)[source]
+
+    def put_bias(self, new: slice | Int[Tensor, " new"], bias: Float[Tensor, " new"] | None) -> None:
+        """What is added to the attention to new tokens, by their slots: nothing unless it is given."""
+        if self.bias is None and bias is not None:
+            self.bias = torch.zeros(self.num_blocks * BLOCK, dtype=self._dtype, device=self.device)
+        if self.bias is not None:
+            self.bias[new] = 0 if bias is None else bias
 
     def _room_for(self, num_blocks: int) -> Float[Tensor, "layers kv_heads slots head_dim"]:
         config = self._config
@@ -82,8 +99,11 @@ class OneSequence:
             self._old_and_new = slots(blocks, end, storage.device)
             self._new = self._old_and_new[start:]
 
-    def mask(self, num_new: int) -> Bool[Tensor, "new all"] | None:
-        return continuation_mask(num_new, self._start, self._storage.device)
+    def mask(self, num_new: int, bias: Bias | None = None) -> Mask | None:
+        self._storage.put_bias(self._new, None if bias is None else bias[0])
+        if self._storage.bias is None:
+            return continuation_mask(num_new, self._start, self._storage.device)
+        return biased_mask(self._storage.bias[self._old_and_new][None], num_new)
 
     def extend(
         self,
@@ -120,11 +140,15 @@ class ManySequences:
         self._slots = self._slots.to(device)
         self._new = self._slots[self._rows, self._starts[self._rows] + self._columns]
 
-    def mask(self, num_new: int) -> Bool[Tensor, "batch 1 new all"]:
+    def mask(self, num_new: int, bias: Bias | None = None) -> Mask:
         """Token j of a row sees what was computed before, the new ones up to itself, and no padding but its own."""
         device = self._storage.device
         last_seen = self._starts[:, None] + torch.arange(num_new, device=device)
-        return (torch.arange(self._slots.shape[1], device=device) <= last_seen[..., None])[:, None]
+        seen = (torch.arange(self._slots.shape[1], device=device) <= last_seen[..., None])[:, None]
+        self._storage.put_bias(self._new, None if bias is None else bias[self._rows, self._columns])
+        if self._storage.bias is None:
+            return seen
+        return self._storage.bias[self._slots][:, None, None].masked_fill(~seen, -torch.inf)
 
     def extend(
         self,

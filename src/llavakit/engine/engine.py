@@ -216,13 +216,15 @@ class Engine:
         if work.end <= len(request.inputs.tokens) and not request.timings.steps and not request.timings.prefill_ms:
             request.timings.cached_tokens = work.start
         embeds = self._embeds(work, request)  # which may also place them
+        end = work.end + len(work.drafts)
         return Span(
             tokens=[*request.history[work.start : work.end], *work.drafts],
-            positions=request.positions_of(work.start, work.end + len(work.drafts)),
+            positions=request.positions_of(work.start, end),
             start=work.start,
             blocks=work.sequence.blocks,
             embeds=embeds,
             num_logits=work.num_logits,
+            bias=request.bias_of(work.start, end),
         )
 
     def _embeds(self, work: Work, request: Request) -> Float[Tensor, "placeholders dim"] | None:

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import torch
+from jaxtyping import Float, Int
+from torch import Tensor
 
 from llavakit.config import LanguageConfig
 from llavakit.engine.blocks import BLOCK
@@ -14,11 +16,21 @@ class FixedStorage:
     Each layer has tensors of its own, `kv_heads slots head_dim`, so that compiled code may write into them in place.
     """
 
-    def __init__(self, config: LanguageConfig, num_blocks: int, *, dtype: torch.dtype, device: torch.device) -> None:
+    def __init__(
+        self,
+        config: LanguageConfig,
+        num_blocks: int,
+        *,
+        dtype: torch.dtype,
+        device: torch.device,
+        has_bias: bool = False,
+    ) -> None:
+        """`has_bias`: whether anything will ever be added to the attention to a token."""
         shape = (config.num_kv_heads, (num_blocks + 1) * BLOCK, config.head_dim)
         # Zeros, because a step reads slots that nobody has written, and not even a weight of 0 hides a NaN.
         self.keys = [torch.zeros(shape, dtype=dtype, device=device) for _ in range(config.num_layers)]
         self.values = [torch.zeros(shape, dtype=dtype, device=device) for _ in range(config.num_layers)]
+        self.bias = torch.zeros(shape[1], dtype=dtype, device=device) if has_bias else None
         self.num_blocks, self.device = num_blocks, device
 
     @property
@@ -35,3 +47,11 @@ class FixedStorage:
         old, new = (slice(block * BLOCK, (block + 1) * BLOCK) for block in (source, target))
         for tensor in [*self.keys, *self.values]:
             tensor[:, new] = tensor[:, old]
+        if self.bias is not None:
+            self.bias[new] = self.bias[old]
+
+    def put_bias(self, new: slice | Int[Tensor, " new"], bias: Float[Tensor, " new"] | None) -> None:
+        """What is added to the attention to new tokens, by their slots: nothing unless it is given."""
+        assert bias is None or self.bias is not None
+        if self.bias is not None:
+            self.bias[new] = 0 if bias is None else bias

@@ -19,11 +19,11 @@ from jaxtyping import Float
 from torch import Tensor
 
 from llavakit.anyres import Size
-from llavakit.engine.block_storage import OneSequence
+from llavakit.engine.block_storage import OneSequence, slots
 from llavakit.engine.blocks import num_blocks_for
 from llavakit.engine.fixed_storage import FixedStorage
 from llavakit.engine.recorded import CudaGraphs, Recorded, Recorder, Step, compiled
-from llavakit.engine.runner import LONGEST_ROW, Seen, Span, embed, see
+from llavakit.engine.runner import LONGEST_ROW, Seen, Span, bias_of, embed, see
 from llavakit.engine.token_rows import HEADER, Compiler, TokenRows
 from llavakit.model import Llava
 from llavakit.quantize.unpacked import make_matrix, unpack_matrices
@@ -55,7 +55,13 @@ class GraphRunner:
         weight, config = model.language.norm.weight, model.config.language
         self._model, self._device = model, weight.device
         self._widest = num_blocks_for(config.max_positions)
-        self._storage = FixedStorage(config, num_blocks, dtype=weight.dtype, device=weight.device)
+        self._storage = FixedStorage(
+            config,
+            num_blocks,
+            dtype=weight.dtype,
+            device=weight.device,
+            has_bias=model.config.visual_tokens is not None,
+        )
         rows = TokenRows(model.language, self._storage, compiler=compiler)
         self._rows: Step = rows if recorder is None else Recorded(rows, recorder)
 
@@ -65,6 +71,8 @@ class GraphRunner:
         for span in spans:
             self._storage.reserve(max(span.blocks) + 1)
         apart = [index for index, span in enumerate(spans) if is_row(span)]
+        if self._storage.bias is not None:
+            self._put_bias([spans[index] for index in apart])
         logits = dict(zip(apart, self._tokens([spans[index] for index in apart]), strict=True))
         return [logits[index] if index in logits else self._prompt(span) for index, span in enumerate(spans)]
 
@@ -91,6 +99,13 @@ class GraphRunner:
             found.append(logits[kept].cpu())  # before the next replay writes over them
         return torch.cat(found).split([span.num_logits for span in spans]) if found else []
 
+    def _put_bias(self, spans: Sequence[Span]) -> None:
+        """What is added to the attention to the new tokens, whatever stood in their slots."""
+        for span in spans:
+            new = slots(span.blocks, span.start + len(span.tokens), self._device)[span.start :]
+            bias = bias_of(span, self._device)
+            self._storage.put_bias(new, None if bias is None else bias[0])
+
     def _plan_rows(self, span: Span) -> list[list[int]]:
         numbers = zip(span.tokens, span.placed, strict=True)
         return [
@@ -111,7 +126,7 @@ class GraphRunner:
         number, language = len(span.tokens), self._model.language
         cache = OneSequence(self._storage, span.blocks, span.start, number)
         positions = torch.tensor([list(span.placed)], device=self._device)
-        hidden = language(embed(self._model, span), positions, cache)
+        hidden = language(embed(self._model, span), positions, cache, bias_of(span, self._device))
         return language.logits(hidden[0, number - span.num_logits :]).cpu()
 
 

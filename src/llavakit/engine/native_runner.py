@@ -10,6 +10,8 @@ from jaxtyping import Float
 from torch import Tensor
 
 from llavakit.anyres import Size
+from llavakit.engine.block_storage import slots
+from llavakit.engine.blocks import BLOCK
 from llavakit.engine.runner import Seen, Span, see
 from llavakit.kernels.graph import KeysValues
 from llavakit.model import Images, Llava
@@ -27,10 +29,12 @@ class NativeRunner:
         self._decoder, self._tower = native_decoder(model.language, kind), native_tower(model.vision, kind)
         self._kept_as = kept_as
         self._cache = self._decoder.new_cache(FIRST_BLOCKS, kept_as)
+        self._bias: Float[Tensor, "blocks 16"] | None = None  # of the attention to each; made when the first comes
 
     @torch.inference_mode()
     def step(self, spans: Sequence[Span]) -> list[Float[Tensor, "num_logits vocab"]]:
         self._make_room(max(max(span.blocks) for span in spans))
+        self._put_bias(spans)
         width = max(len(span.blocks) for span in spans)
         ends = list(accumulate(len(span.tokens) for span in spans))
         wanted = [
@@ -46,6 +50,7 @@ class NativeRunner:
             self._cache,
             _ints(wanted),
             torch.cat(embeds).float() if embeds else None,
+            self._bias,
         )
         return list(logits.split([span.num_logits for span in spans]))
 
@@ -57,15 +62,22 @@ class NativeRunner:
     def copy(self, source: int, target: int) -> None:
         self._make_room(max(source, target))
         self._cache[:, target] = self._cache[:, source]
+        if self._bias is not None:
+            self._bias[target] = self._bias[source]
 
     def _look(self, pixels: Float[Tensor, "views 3 size size"]) -> Images:
-        if self._model.config.visual_tokens is not None:
-            return self._model.see(pixels)  # which also asks what the patches look at
-        tower = self._model.vision
+        fewer, tower = self._model.config.visual_tokens, self._model.vision
+        asks = fewer is not None and fewer.method == "attention"
+        if asks and not tower.config.class_token:
+            return self._model.see(pixels)  # the native tower tells how a class vector looks, and nobody else
         x = tower.embeddings(pixels)
         x = x if tower.pre_layrnorm is None else tower.pre_layrnorm(x)
-        features = self._tower.run(x.float())[:, -tower.config.num_features :]
-        return Images(features=features.to(x.dtype))
+        if asks:
+            states, looks = self._tower.run_looking(x.float())
+            attention = tower.shares(looks.mean(2))
+        else:
+            states, attention = self._tower.run(x.float()), None
+        return self._model.seen(states[:, -tower.config.num_features :].to(x.dtype), attention)
 
     def _tokens(self, span: Span) -> Sequence[int]:
         if span.embeds is None:
@@ -79,6 +91,18 @@ class NativeRunner:
         larger = self._decoder.new_cache(max(block + 1, 2 * known), self._kept_as)
         larger[:, :known] = self._cache
         self._cache = larger
+        if self._bias is not None:
+            self._bias = torch.nn.functional.pad(self._bias, (0, 0, 0, larger.shape[1] - known))
+
+    def _put_bias(self, spans: Sequence[Span]) -> None:
+        """What is added to the attention to the new tokens: nothing where nothing was given, whatever stood there."""
+        if self._bias is None:
+            if all(span.bias is None for span in spans):
+                return
+            self._bias = torch.zeros(self._cache.shape[1], BLOCK)
+        for span in spans:
+            new = slots(span.blocks, span.start + len(span.tokens), self._bias.device)[span.start :]
+            self._bias.view(-1)[new] = torch.tensor(span.bias) if span.bias is not None else 0.0
 
 
 def _ints(values: Sequence[int]) -> Tensor:

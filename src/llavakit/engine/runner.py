@@ -20,10 +20,14 @@ LONGEST_ROW = 16  # new tokens; longer spans are computed alone, since padding w
 
 @dataclass(frozen=True)
 class Seen:
-    """A picture as the language model reads it; `places` are the patches that the features are of, if not of all."""
+    """A picture as the language model reads it.
+
+    `places` are the patches that the features are of, if not of all, and `bias` is added to the attention to them.
+    """
 
     embeds: Float[Tensor, "image_tokens dim"]
-    places: tuple[int, ...] | None = None
+    places: Sequence[int] | None = None
+    bias: Sequence[float] | None = None
 
     @property
     def nbytes(self) -> int:
@@ -37,7 +41,8 @@ class Span:
     `start` is how many tokens of it there are already; `blocks` is the sequence's table, with room for all. `embeds`
     stand at the placeholders among the tokens. The scores behind the last `num_logits` tokens are wanted: none for a
     prompt that goes on, one as a rule, and one more for each draft to be verified. `positions` are given where they do
-    not simply follow one another, because a picture has fewer features than patches.
+    not simply follow one another, because a picture has fewer features than patches, and `bias` where something is
+    added to the attention to them, because a feature stands for several patches.
     """
 
     tokens: Sequence[int]
@@ -46,6 +51,7 @@ class Span:
     embeds: Float[Tensor, "placeholders dim"] | None = None
     num_logits: int = 1
     positions: Sequence[int] | None = None
+    bias: Sequence[float] | None = None
 
     @property
     def placed(self) -> Sequence[int]:
@@ -70,8 +76,10 @@ def see(model: Llava, look: Callable[[Tensor], Images], pixels: Tensor, size: Si
     """The whole way of one picture; `look` turns pixels into features."""
     weight = model.vision.embeddings.patch_embedding.weight
     images = replace(look(pixels.to(weight)), sizes=[size])
-    places = None if images.places is None else tuple(images.places.flatten().tolist())
-    return Seen(model.encode_images(images), places)
+    if images.fewer is None:
+        return Seen(model.encode_images(images))
+    places, bias = images.fewer.places.flatten().tolist(), images.fewer.bias
+    return Seen(model.encode_images(images), places, None if bias is None else bias.flatten().tolist())
 
 
 def embed(model: Llava, span: Span) -> Float[Tensor, "1 new dim"]:
@@ -82,6 +90,11 @@ def embed(model: Llava, span: Span) -> Float[Tensor, "1 new dim"]:
     placeholders = row == model.config.tokens.image
     embeds = model.language.embed(row.masked_fill(placeholders, 0))  # not every vocabulary has a word for it
     return merge(embeds, at=placeholders, features=span.embeds)
+
+
+def bias_of(span: Span, device: torch.device) -> Float[Tensor, "1 new"] | None:
+    """What is added to the attention to the tokens of a span, if anything."""
+    return None if span.bias is None else torch.tensor([list(span.bias)], device=device)
 
 
 class TorchRunner:
@@ -120,7 +133,7 @@ class TorchRunner:
         number = len(span.tokens)
         cache = OneSequence(self._storage, span.blocks, span.start, number)
         positions = torch.tensor([list(span.placed)], device=self._device)
-        hidden = self._model.language(embed(self._model, span), positions, cache)
+        hidden = self._model.language(embed(self._model, span), positions, cache, bias_of(span, self._device))
         if span.num_logits == 1:
             return self._model.language.logits(hidden[0, -1])[None]
         return self._model.language.logits(hidden[0, number - span.num_logits :])
@@ -132,8 +145,14 @@ class TorchRunner:
         embeds = torch.nn.utils.rnn.pad_sequence([embed(self._model, span)[0] for span in spans], batch_first=True)
         places = [torch.tensor(list(span.placed)) for span in spans]
         positions = torch.nn.utils.rnn.pad_sequence(places, batch_first=True).to(self._device)
-        hidden = self._model.language(embeds, positions, cache)
+        hidden = self._model.language(embeds, positions, cache, self._biases(spans))
         counts = [span.num_logits for span in spans]
         rows = zip(hidden, lengths, counts, strict=True)
         wanted = torch.cat([row[length - count : length] for row, length, count in rows])
         return self._model.language.logits(wanted).split(counts)
+
+    def _biases(self, spans: Sequence[Span]) -> Float[Tensor, "batch new"] | None:
+        if all(span.bias is None for span in spans):
+            return None
+        rows = [torch.tensor(list(span.bias or [0.0] * len(span.tokens))) for span in spans]
+        return torch.nn.utils.rnn.pad_sequence(rows, batch_first=True).to(self._device)

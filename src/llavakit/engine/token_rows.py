@@ -32,6 +32,7 @@ class Where:
     slots: Int[Tensor, "rows all"]
     own: Int[Tensor, " rows"]
     is_hidden: Tensor
+    bias: Tensor | None  # of the attention to each slot
 
 
 class TokenRows:
@@ -48,13 +49,15 @@ class TokenRows:
     def __call__(self, plan: Int[Tensor, "rows numbers"]) -> Float[Tensor, "rows vocab"]:
         """The scores behind each token. It sees its sequence up to itself, its place included."""
         language, storage = self._language, self._storage
-        x, where = self._begin(language, plan, storage.keys[0].dtype)
+        x, where = self._begin(language, plan, storage.keys[0].dtype, storage.bias)
         for layer, keys, values in zip(language.layers, storage.keys, storage.values, strict=True):
             x = self._layer(layer, x, keys, values, where)
         return self._scores(language, x)
 
 
-def begin(language: LanguageModel, plan: Int[Tensor, "rows numbers"], dtype: torch.dtype) -> tuple[Tensor, Where]:
+def begin(
+    language: LanguageModel, plan: Int[Tensor, "rows numbers"], dtype: torch.dtype, bias: Float[Tensor, " slots"] | None
+) -> tuple[Tensor, Where]:
     """The embedded tokens, and what every layer needs to know of their places."""
     config = language.config
     tokens, positions, places, blocks = plan[:, 0], plan[:, 1], plan[:, 2], plan[:, HEADER:]
@@ -64,7 +67,8 @@ def begin(language: LanguageModel, plan: Int[Tensor, "rows numbers"], dtype: tor
     slots = (blocks[:, :, None] * BLOCK + torch.arange(BLOCK, device=plan.device)).flatten(1)
     is_hidden = torch.arange(slots.shape[1], device=plan.device) > places[:, None]
     own = slots.gather(1, places[:, None])[:, 0]
-    return language.embed(tokens[None]).to(dtype), Where(angles, slots, own, is_hidden)
+    where = Where(angles, slots, own, is_hidden, None if bias is None else bias[slots])
+    return language.embed(tokens[None]).to(dtype), where
 
 
 def one_layer(
@@ -77,7 +81,7 @@ def one_layer(
     """A layer of the decoder; the keys and values of the rows are written into those of all."""
     query, key, value = _heads(layer.self_attn, layer.input_layernorm(x), where.angles)
     keys[:, where.own], values[:, where.own] = key, value
-    mixed = attend_apart(query, keys[:, where.slots], values[:, where.slots], where.is_hidden)
+    mixed = attend_apart(query, keys[:, where.slots], values[:, where.slots], where.is_hidden, where.bias)
     x = x + layer.self_attn.o_proj(mixed.to(x.dtype)[None])
     return x + layer.mlp(layer.post_attention_layernorm(x))
 
@@ -104,6 +108,7 @@ def attend_apart(
     keys: Float[Tensor, "kv_heads rows all head_dim"],
     values: Float[Tensor, "kv_heads rows all head_dim"],
     is_hidden: Tensor,
+    bias: Tensor | None = None,
 ) -> Float[Tensor, "rows width"]:
     """Attention of one query a row, each row over keys of its own, in float32.
 
@@ -114,6 +119,8 @@ def attend_apart(
     kv_heads, rows, _, head_dim = keys.shape
     together = query.float().unflatten(0, (kv_heads, -1)).transpose(1, 2) * head_dim**-0.5
     scores = (together[:, :, :, None] * keys[:, :, None].float()).sum(-1)
+    if bias is not None:
+        scores = scores + bias[None, :, None].float()
     weights = scores.masked_fill(is_hidden[None, :, None], -torch.inf).softmax(-1)
     mixed = (weights[..., None] * values[:, :, None].float()).sum(-2)
     return mixed.permute(1, 0, 2, 3).reshape(rows, -1)

@@ -107,12 +107,13 @@ class NativeDecoder:
         cache: UInt8[Tensor, "layers blocks bytes"],
         wanted: Int[Tensor, " wanted"],
         embeds: Float[Tensor, "embedded dim"] | None = None,
+        bias: Float[Tensor, "blocks 16"] | None = None,
     ) -> Float[Tensor, "wanted vocab"]:
         """New tokens of several sequences, behind one another; sequence s has the rows from starts[s] to starts[s+1].
 
         All integers are int32. A token below 0 stands for the next row of `embeds`. Keys and values go into `cache`
         by each sequence's table of blocks, behind the `cached` ones; `positions` may leave gaps. Logits come of the
-        rows that are `wanted`.
+        rows that are `wanted`. `bias` is added to all attention to each position of the cache, the new ones included.
         """
         logits = torch.empty(len(wanted), self._vocab)
         self._native.step(
@@ -125,6 +126,7 @@ class NativeDecoder:
             cache,
             wanted,
             logits,
+            bias,
         )
         return logits
 
@@ -142,6 +144,7 @@ class NativeTower:
         activation: Literal["quick_gelu", "gelu", "gelu_tanh"],
     ) -> None:
         self._kept = tuple(layers)
+        self._num_heads = num_heads
         self._native = native.Tower(dim, num_heads, eps, ACTIVATIONS.index(activation))
         for layer in layers:
             self._native.add_layer(*(_told(value) for value in vars(layer).values()))
@@ -149,8 +152,17 @@ class NativeTower:
     def run(self, x: Float[Tensor, "views seq dim"]) -> Float[Tensor, "views seq dim"]:
         """The hidden states after the last layer; `x` stays as it is."""
         x = x.clone(memory_format=torch.contiguous_format)
-        self._native.run(x)
+        self._native.run(x, None)
         return x
+
+    def run_looking(
+        self, x: Float[Tensor, "views seq dim"]
+    ) -> tuple[Float[Tensor, "views seq dim"], Float[Tensor, "layers views heads seq"]]:
+        """The same, and how the first position of each view looks at all: its attention, which sums up to 1."""
+        x = x.clone(memory_format=torch.contiguous_format)
+        looks = torch.empty(len(self._kept), x.shape[0], self._num_heads, x.shape[1])
+        self._native.run(x, looks)
+        return x, looks
 
 
 def _told(value: Tensor | Matrix) -> object:

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 from einops import rearrange
-from jaxtyping import Bool, Float, Int
+from jaxtyping import Float, Int
 from torch import Tensor, nn
 from torch.nn import functional as F
 
 from llavakit.config import LanguageConfig
-from llavakit.model.cache import Cache
-from llavakit.model.layers import RMSNorm, attend, rotary_angles, rotate
+from llavakit.model.cache import Bias, Cache, biased_mask
+from llavakit.model.layers import Mask, RMSNorm, attend, rotary_angles, rotate
 
 Angles = tuple[Tensor, Tensor]
 
@@ -30,7 +30,7 @@ class Attention(nn.Module):
         self,
         x: Float[Tensor, "batch seq dim"],
         angles: Angles,
-        mask: Bool[Tensor, "*rows seq all"] | None,
+        mask: Mask | None,
         cache: Cache | None,
         layer: int,
     ) -> Float[Tensor, "batch seq dim"]:
@@ -69,7 +69,7 @@ class DecoderLayer(nn.Module):
         self,
         x: Float[Tensor, "batch seq dim"],
         angles: Angles,
-        mask: Bool[Tensor, "*rows seq all"] | None,
+        mask: Mask | None,
         cache: Cache | None,
         layer: int,
     ) -> Float[Tensor, "batch seq dim"]:
@@ -107,16 +107,27 @@ class LanguageModel(nn.Module):
         embeds: Float[Tensor, "batch seq dim"],
         positions: Int[Tensor, "batch seq"],
         cache: Cache | None = None,
+        bias: Bias | None = None,
     ) -> Float[Tensor, "batch seq dim"]:
-        """Hidden states after the final norm. With a cache, `embeds` are the tokens behind the cached ones."""
+        """Hidden states after the final norm. With a cache, `embeds` are the tokens behind the cached ones.
+
+        `bias` is added to the attention to each token: the logarithm of how many it stands for.
+        """
         config = self.config
         angles = rotary_angles(
             positions, head_dim=config.head_dim, theta=config.rope_theta, scaling=config.rope_scaling
         )
-        mask = None if cache is None else cache.mask(embeds.shape[1])
+        mask = self._mask(embeds, cache, bias)
         x = embeds
         for index, layer in enumerate(self.layers):
             x = layer(x, angles, mask, cache, index)
         if cache is not None:
             cache.advance(embeds.shape[1])
         return self.norm(x)
+
+    @staticmethod
+    def _mask(embeds: Float[Tensor, "batch seq dim"], cache: Cache | None, bias: Bias | None) -> Mask | None:
+        number, bias = embeds.shape[1], None if bias is None else bias.to(embeds.dtype)
+        if cache is not None:
+            return cache.mask(number, bias)
+        return None if bias is None else biased_mask(bias, number)

@@ -15,7 +15,7 @@ from llavakit.model.arrange import arrange
 from llavakit.model.cache import Cache
 from llavakit.model.language import LanguageModel
 from llavakit.model.projector import Projector
-from llavakit.model.reduce import pool, prune
+from llavakit.model.reduce import Fewer, condense, pool
 from llavakit.model.vision import VisionTower
 
 
@@ -25,13 +25,13 @@ class Images:
 
     All views of all pictures stand behind one another. A model with tiling reads from `sizes`, (width, height) of each
     picture, which of them belong together; others need none. Pictures in one view and in tiles do not mix.
-    `places`, where there are fewer features than patches, are the patches that the features stand at.
+    `fewer`, where it is given, is what stands for the features before the language model.
     """
 
     pixels: Float[Tensor, "views 3 size size"] | None = None
     features: Float[Tensor, "views features width"] | None = None
     sizes: Sequence[Size] = ()
-    places: Int[Tensor, "views features"] | None = None
+    fewer: Fewer | None = None
 
 
 class Llava(nn.Module):
@@ -48,21 +48,33 @@ class Llava(nn.Module):
         self.image_newline = _newline(config.tiling, config.language.hidden_size)
 
     def see(self, pixels: Float[Tensor, "views 3 size size"]) -> Images:
-        """The views as features; as few as are asked for, where the configuration asks for fewer."""
+        """The views as features, and what stands for them, where the configuration asks for fewer."""
+        wanted = self.config.visual_tokens
+        if wanted and wanted.method == "attention":
+            return self.seen(*self.vision.features_and_attention(pixels))
+        return self.seen(self.vision(pixels))
+
+    def seen(
+        self,
+        features: Float[Tensor, "views features width"],
+        attention: Float[Tensor, "views features"] | None = None,
+    ) -> Images:
+        """The same from features; `attention`, how much each is looked at, is for the method of that name."""
         wanted = self.config.visual_tokens
         if wanted is None:
-            return Images(features=self.vision(pixels))
+            return Images(features=features)
         if wanted.method == "pool":
-            features, places = pool(self.vision(pixels), wanted.count)
-        else:
-            features, places = prune(*self.vision.features_and_attention(pixels), wanted.count)
-        return Images(features=features, places=places)
+            return Images(features=features, fewer=pool(features, wanted.count))
+        return Images(features=features, fewer=condense(features, attention, wanted.count))
 
     def encode_images(self, images: Images) -> Float[Tensor, "image_tokens dim"]:
         """One embedding for each placeholder, all pictures behind one another."""
-        features = self.see(images.pixels).features if images.features is None else images.features
-        embeds = self.projector(features)
-        if self.config.tiling is None or self.config.visual_tokens is not None:
+        if images.features is None:
+            images = replace(self.see(images.pixels), sizes=images.sizes)
+        embeds = self.projector(images.features)
+        if images.fewer is not None:
+            return images.fewer.of(embeds).flatten(0, 1)
+        if self.config.tiling is None:
             return embeds.flatten(0, 1)
         return self._arrange(embeds, images.sizes)
 
@@ -88,6 +100,7 @@ class Llava(nn.Module):
         cache: Cache | None = None,
     ) -> Float[Tensor, "batch seq dim"]:
         """Hidden states. `positions` are those of `anyres.token_positions`."""
+        bias = None
         if images is None:
             embeds = self.language.embed(tokens)
         else:
@@ -96,10 +109,20 @@ class Llava(nn.Module):
             placeholders = tokens == self.config.tokens.image
             embeds = self.language.embed(tokens.masked_fill(placeholders, 0))  # not every vocabulary has a word for it
             embeds = merge(embeds, at=placeholders, features=self.encode_images(images))
-            if images.places is not None:
-                placed = positions[placeholders] + images.places.flatten()
+            if images.fewer is not None:
+                placed = positions[placeholders] + images.fewer.places.flatten()
                 positions = positions.masked_scatter(placeholders, placed)
-        return self.language(embeds, positions, cache)
+                bias = _spread(images.fewer.bias, placeholders)
+        return self.language(embeds, positions, cache, bias)
+
+
+def _spread(
+    bias: Float[Tensor, "views features"] | None, placeholders: Bool[Tensor, "batch seq"]
+) -> Float[Tensor, "batch seq"] | None:
+    """Each at its placeholder; nothing is added to the attention to words."""
+    if bias is None:
+        return None
+    return torch.zeros(placeholders.shape, device=placeholders.device).masked_scatter(placeholders, bias)
 
 
 def _newline(tiling: TilingConfig | None, dim: int) -> nn.Parameter | None:

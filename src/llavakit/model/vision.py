@@ -50,11 +50,11 @@ class VisionAttention(nn.Module):
         mixed = attend(query, key, value)
         return self.out_proj(rearrange(mixed, "views heads seq dim -> views seq (heads dim)"))
 
-    def received(self, x: Float[Tensor, "views seq width"]) -> Float[Tensor, "views seq"]:
-        """How much each position is looked at: the mean over all heads and all that look, in float32."""
+    def looked_at(self, x: Float[Tensor, "views seq width"], by: slice) -> Float[Tensor, "views seq"]:
+        """How much the positions `by` look at each: the mean over them and all heads, in float32."""
         query, key = (
-            rearrange(proj(x), "views seq (heads dim) -> views heads seq dim", heads=self.num_heads).float()
-            for proj in (self.q_proj, self.k_proj)
+            rearrange(proj(some), "views seq (heads dim) -> views heads seq dim", heads=self.num_heads).float()
+            for proj, some in ((self.q_proj, x[:, by]), (self.k_proj, x))
         )
         scores = query @ key.transpose(-1, -2) * query.shape[-1] ** -0.5
         return scores.softmax(-1).mean((1, 2))
@@ -117,11 +117,23 @@ class VisionTower(nn.Module):
     def features_and_attention(
         self, pixels: Float[Tensor, "views 3 size size"]
     ) -> tuple[Float[Tensor, "views features width"], Float[Tensor, "views features"]]:
-        """The features, and how much each is looked at in the layer they come out of."""
+        """The features, and how much each is looked at, in `shares`.
+
+        The class vector looks, in every layer; where there is none, everybody, in the layer that the features come out
+        of.
+        """
         states, last = self.hidden_states(pixels), self.config.num_used_layers - 1
-        layer = self.layers[last]
-        received = layer.self_attn.received(layer.layer_norm1(states[last]))
-        return self.select(states), received[:, -self.config.num_features :]
+        first, by = (0, slice(1)) if self.config.class_token else (last, slice(None))
+        looked_at = [
+            layer.self_attn.looked_at(layer.layer_norm1(entered), by)
+            for layer, entered in zip(self.layers[first : last + 1], states[first : last + 1], strict=True)
+        ]
+        return self.select(states), self.shares(torch.stack(looked_at))
+
+    def shares(self, looked_at: Float[Tensor, "layers views seq"]) -> Float[Tensor, "views features"]:
+        """How much each feature is looked at, as its share in each layer, summed up over the layers."""
+        features = looked_at[..., -self.config.num_features :]
+        return (features / features.sum(-1, keepdim=True)).sum(0)
 
     def forward(self, pixels: Float[Tensor, "views 3 size size"]) -> Float[Tensor, "views features width"]:
         return self.select(self.hidden_states(pixels))

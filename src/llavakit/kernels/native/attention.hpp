@@ -78,12 +78,14 @@ class BytesBlock {
     float* scales_ = nullptr;
 };
 
-// The keys and values of one head of one sequence: block i at `data + table[i] * stride`.
+// The keys and values of one head of one sequence: block i at `data + table[i] * stride`. `bias`, where there is any, is
+// added to the scores of a block's positions, by the same table.
 template <class Block>
 struct HeadBlocks {
     const uint8_t* data;
     const int32_t* table;
     int64_t stride, head_dim;
+    const float* bias = nullptr;
 
     Block operator[](int64_t block) const { return Block(data + table[block] * stride, head_dim); }
 };
@@ -124,6 +126,8 @@ LANES_INLINE void score_blocks(const Queries<M>& queries, const HeadBlocks<Block
     for (int m = 0; m < M; m++)
         for (int b = 0; b < B; b++) {
             if constexpr (Block::HAS_SCALES) total[m][b] = total[m][b] * block[b].key_scales();
+            if (blocks.bias)
+                total[m][b] = total[m][b] + load(blocks.bias + int64_t(blocks.table[first + b]) * BLOCK);
             const int64_t seen = queries.limit[m] - (first + b) * BLOCK;
             const Floats kept = seen >= BLOCK ? total[m][b] : keep(total[m][b], seen > 0 ? int(seen) : 0, NOWHERE);
             store(scores[m] + (first + b) * BLOCK, kept);

@@ -233,7 +233,7 @@ class DecoderStep {
         }
         const HeadBlocks<Block> blocks{cache + kv_head * head_bytes(),
                                        batch_.tables + asking.sequence * batch_.table_width, block_stride(),
-                                       decoder_.head_dim};
+                                       decoder_.head_dim, batch_.bias};
         attend(queries, blocks, scores_ + thread_number() * TILE_QUERIES * longest_);
     }
 

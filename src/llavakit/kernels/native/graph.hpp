@@ -93,6 +93,7 @@ struct Batch {
     uint8_t* cache;             // [layers, blocks, kv_heads, one head's block]
     Kept kept;
     int64_t layer_stride;       // bytes from one layer to the next
+    const float* bias;          // [blocks, 16] of every cached position, added to all attention to it; null: nothing is
     const int32_t* wanted;      // [num_wanted] rows whose logits are wanted
     int64_t num_wanted;
     float* logits;              // [num_wanted, vocab]

@@ -19,8 +19,9 @@ struct Kernels {
     // One step of a decoder: new tokens of several sequences into the cache, and the logits that are wanted.
     void (*decoder_step)(const Decoder& decoder, const Batch& batch, Workspace& workspace);
 
-    // All layers of a vision tower over x [views, seq, dim], in place.
-    void (*tower_run)(const Tower& tower, float* x, int64_t views, int64_t seq, Workspace& workspace);
+    // All layers of a vision tower over x [views, seq, dim], in place. `looks`, where it is wanted, becomes how the
+    // first position of each view looks at all: weights [layers, views, heads, seq].
+    void (*tower_run)(const Tower& tower, float* x, int64_t views, int64_t seq, float* looks, Workspace& workspace);
 };
 
 // The instruction sets that were built and that this processor has, the best one first.

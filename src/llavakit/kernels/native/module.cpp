@@ -114,7 +114,7 @@ class DecoderHandle {
     void step(const Ints1& tokens, const Ints1& positions, const Ints1& starts, const Ints1& cached,
               const Array<const int32_t, 2>& tables,
               const std::optional<Array<const float, 2>>& embeds, const Array<uint8_t, 3>& cache, const Ints1& wanted,
-              const Array<float, 2>& logits) {
+              const Array<float, 2>& logits, const std::optional<Array<const float, 2>>& bias) {
         const int64_t rows = int64_t(tokens.shape(0)), sequences = int64_t(starts.shape(0)) - 1;
         const int64_t blocks = int64_t(cache.shape(1)), embedded = embeds ? int64_t(embeds->shape(0)) : 0;
         const int64_t block_bytes = int64_t(cache.shape(2));
@@ -125,7 +125,9 @@ class DecoderHandle {
         expect(int64_t(positions.shape(0)) == rows && sequences >= 1 && int64_t(tables.shape(0)) == sequences &&
                    int64_t(cached.shape(0)) == sequences && starts(0) == 0 && starts(sequences) == rows,
                "a step's rows and sequences do not fit");
-        expect(wanted.shape(0) == logits.shape(0) && int64_t(wanted.shape(0)) <= rows && int64_t(logits.shape(1)) == decoder_.head.rows,
+        expect(!bias || (int64_t(bias->shape(0)) == blocks && bias->shape(1) == 16), "the bias is of another cache");
+        expect(wanted.shape(0) == logits.shape(0) && int64_t(wanted.shape(0)) <= rows &&
+                   int64_t(logits.shape(1)) == decoder_.head.rows,
                "the room for logits does not fit");
         int64_t next = 0;
         for (int64_t row = 0; row < rows; row++) {
@@ -146,8 +148,10 @@ class DecoderHandle {
             expect(wanted(i) >= 0 && wanted(i) < rows, "logits of a row that there is not");
         const Batch batch{.rows = rows, .num_sequences = sequences, .starts = starts.data(), .tokens = tokens.data(),
                           .embeds = embeds ? embeds->data() : nullptr, .positions = positions.data(), .cached = cached.data(),
-                          .tables = tables.data(), .table_width = int64_t(tables.shape(1)), .cache = cache.data(), .kept = is_halves ? HALVES : BYTES,
-                          .layer_stride = int64_t(cache.shape(1) * cache.shape(2)), .wanted = wanted.data(),
+                          .tables = tables.data(), .table_width = int64_t(tables.shape(1)), .cache = cache.data(),
+                          .kept = is_halves ? HALVES : BYTES,
+                          .layer_stride = int64_t(cache.shape(1) * cache.shape(2)),
+                          .bias = bias ? bias->data() : nullptr, .wanted = wanted.data(),
                           .num_wanted = int64_t(wanted.shape(0)), .logits = logits.data()};
         const nb::gil_scoped_release others_may_run;
         const std::lock_guard one_at_a_time(workspace_lock_);
@@ -194,13 +198,17 @@ class TowerHandle {
         tower_.num_layers = int64_t(layers_.size());
     }
 
-    void run(const Array<float, 3>& x) {
+    void run(const Array<float, 3>& x, const std::optional<Array<float, 4>>& looks) {
         expect(int64_t(x.shape(2)) == tower_.dim && tower_.num_layers > 0, "the tower has another width");
+        expect(!looks || (int64_t(looks->shape(0)) == tower_.num_layers && looks->shape(1) == x.shape(0) &&
+                          int64_t(looks->shape(2)) == tower_.heads && looks->shape(3) == x.shape(1)),
+               "the room for what is looked at does not fit");
         if (x.size() == 0) return;
         const nb::gil_scoped_release others_may_run;
         const std::lock_guard one_at_a_time(workspace_lock_);
         const std::shared_lock steady(number_of_threads);
-        kernels().tower_run(tower_, x.data(), int64_t(x.shape(0)), int64_t(x.shape(1)), workspace_);
+        kernels().tower_run(tower_, x.data(), int64_t(x.shape(0)), int64_t(x.shape(1)),
+                            looks ? looks->data() : nullptr, workspace_);
     }
 
    private:
@@ -234,10 +242,11 @@ NB_MODULE(_native, module) {
         .def("add_layer", &DecoderHandle::add_layer, "input_norm"_a.noconvert(), "post_norm"_a.noconvert(), "q"_a,
              "k"_a, "v"_a, "o"_a, "gate"_a, "up"_a, "down"_a)
         .def("step", &DecoderHandle::step, "tokens"_a, "positions"_a, "starts"_a, "cached"_a, "tables"_a,
-             "embeds"_a.none(), "cache"_a.noconvert(), "wanted"_a, "logits"_a.noconvert());
+             "embeds"_a.none(), "cache"_a.noconvert(), "wanted"_a, "logits"_a.noconvert(),
+             "bias"_a.none());
     nb::class_<TowerHandle>(module, "Tower")
         .def(nb::init<int64_t, int64_t, float, int>(), "dim"_a, "heads"_a, "eps"_a, "activation"_a)
         .def("add_layer", &TowerHandle::add_layer, "norm1"_a.noconvert(), "norm1_bias"_a.noconvert(),
              "norm2"_a.noconvert(), "norm2_bias"_a.noconvert(), "q"_a, "k"_a, "v"_a, "out"_a, "fc1"_a, "fc2"_a)
-        .def("run", &TowerHandle::run, "x"_a.noconvert());
+        .def("run", &TowerHandle::run, "x"_a.noconvert(), "looks"_a.none().noconvert());
 }

@@ -17,9 +17,10 @@ using llavakit::Workspace;
 
 class TowerRun {
    public:
-    TowerRun(const Tower& tower, float* x, int64_t views, int64_t seq, Deal deal)
+    TowerRun(const Tower& tower, float* x, int64_t views, int64_t seq, float* looks, Deal deal)
         : tower_(tower),
           x_(x),
+          looks_(looks),
           views_(views),
           seq_(seq),
           rows_(views * seq),
@@ -45,6 +46,7 @@ class TowerRun {
         for (int64_t layer = 0; layer < tower_.num_layers; layer++) {
             attention(tower_.layers[layer]);
             mlp(tower_.layers[layer]);
+            if (looks_) looks_ += views_ * tower_.heads * seq_;
         }
     }
 
@@ -103,7 +105,9 @@ class TowerRun {
         }
         const HeadBlocks<HalvesBlock> blocks{cache_ + (view * tower_.heads + head) * head_stride(), table_,
                                              block_stride(), tower_.head_dim};
-        attend(queries, blocks, scores_ + thread_number() * TILE_QUERIES * blocks_ * BLOCK);
+        float* weights = scores_ + thread_number() * TILE_QUERIES * blocks_ * BLOCK;
+        attend(queries, blocks, weights);
+        if (looks_ && first == 0) std::copy_n(weights, seq_, looks_ + (view * tower_.heads + head) * seq_);
     }
 
     void mlp(const TowerLayer& layer) {
@@ -119,7 +123,7 @@ class TowerRun {
     }
 
     const Tower& tower_;
-    float* x_;
+    float *x_, *looks_;  // those of the layer that runs
     const int64_t views_, seq_, rows_, blocks_;
     float *normed_, *queries_, *keys_, *values_, *inner_, *scores_;
     uint8_t* cache_;
@@ -128,10 +132,10 @@ class TowerRun {
     const size_t used_;
 };
 
-// The hidden states of [views, seq, dim] after all layers, in place.
-inline void tower_run(const Tower& tower, float* x, int64_t views, int64_t seq, Workspace& workspace) {
-    const size_t bytes = TowerRun(tower, x, views, seq, Deal()).bytes();
-    TowerRun(tower, x, views, seq, Deal(workspace.reserve(bytes))).run();
+// The hidden states of [views, seq, dim] after all layers, in place; `looks` as in `Kernels`.
+inline void tower_run(const Tower& tower, float* x, int64_t views, int64_t seq, float* looks, Workspace& workspace) {
+    const size_t bytes = TowerRun(tower, x, views, seq, looks, Deal()).bytes();
+    TowerRun(tower, x, views, seq, looks, Deal(workspace.reserve(bytes))).run();
 }
 
 }  // namespace ISA_NAMESPACE
