@@ -102,3 +102,22 @@ def test_the_engine_runs_natively_where_nothing_is_lost(small: Loaded) -> None:
     with torch.no_grad():
         loaded.model.language.layers[0].mlp.up_proj.weight[0, 0] = 1 / 3  # of more than 16 bits
     assert isinstance(Engine(loaded)._runner, TorchRunner)
+
+
+@pytest.mark.parametrize("scheme", ["floats", "int8"])
+@pytest.mark.parametrize("instruction_set", native.instruction_sets() if native else [])
+def test_keys_too_large_for_16_bits_are_no_silent_answer(scheme: str, instruction_set: str) -> None:
+    loaded = load("pocket")
+    with torch.no_grad():
+        loaded.model.language.layers[1].self_attn.k_proj.weight *= 2.0**18
+    if scheme != "floats":
+        quantize_model(loaded.model, SCHEMES[scheme])
+    engine, before = Engine(loaded), native.instruction_set()
+    assert isinstance(engine._runner, NativeRunner)
+    native.use_instruction_set(instruction_set)
+    try:
+        with pytest.raises(ValueError, match="scores for the next token are not numbers"):
+            engine.generate(Conversation().ask("Hello?"), SamplingParams(max_tokens=3))
+    finally:
+        native.use_instruction_set(before)
+    engine.check_integrity()
