@@ -12,7 +12,7 @@ from torch import Tensor
 from llavakit.anyres import Size
 from llavakit.engine.runner import Seen, Span, see
 from llavakit.model import Images, Llava
-from llavakit.quantize.native import NativeKind, native_decoder, native_tower
+from llavakit.quantize.native import NativeKind, native_decoder, native_tower, native_tower_kind
 
 FIRST_BLOCKS = 64  # 1,024 tokens; room doubles when it is needed
 
@@ -21,9 +21,10 @@ class NativeRunner:
     """Sequences together in one ragged batch. A sequence's scores are, to the last bit, those it would have alone."""
 
     def __init__(self, model: Llava, kind: NativeKind) -> None:
-        """`kind` is the model's `native_kind`."""
+        """`kind` is the model's `native_kind`. A tower that the kernels do not fit is computed by torch."""
         self._model = model
-        self._decoder, self._tower = native_decoder(model.language, kind), native_tower(model.vision, kind)
+        self._decoder, tower_kind = native_decoder(model.language, kind), native_tower_kind(model)
+        self._tower = None if tower_kind is None else native_tower(model.vision, tower_kind)
         self._cache = self._decoder.new_cache(FIRST_BLOCKS)
 
     @torch.inference_mode()
@@ -57,7 +58,7 @@ class NativeRunner:
         self._cache[:, target] = self._cache[:, source]
 
     def _look(self, pixels: Float[Tensor, "views 3 size size"]) -> Images:
-        if self._model.config.visual_tokens is not None:
+        if self._tower is None or self._model.config.visual_tokens is not None:
             return self._model.see(pixels)  # which also asks what the patches look at
         tower = self._model.vision
         x = tower.embeddings(pixels)
