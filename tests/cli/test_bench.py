@@ -69,7 +69,7 @@ def test_peers_by_name(llava: Callable, tmp_path: Path) -> None:
         (["latency", "--device", "cuda"], "PyTorch finds no cuda device on this machine; usable here: cpu"),
         (["throughput", "--device", "cuda", "--shapes", "tiny"], "PyTorch finds no cuda device on this machine"),
         (["peers", "--device", "cuda"], "PyTorch finds no cuda device on this machine; usable here: cpu"),
-        (["kernels", "--threads", "4096"], "--threads is 4096, and there are"),
+        (["kernels", "--threads", "4096"], "4096 threads are asked for, and this process may use"),
         (["peers", "llamacpp"], "there is no peer called 'llamacpp': did you mean 'llama.cpp'?"),
     ],
 )

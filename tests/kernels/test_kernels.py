@@ -16,6 +16,7 @@ from hypothesis import strategies as st
 from llavakit import kernels
 from llavakit.kernels import native, twin
 from llavakit.kernels.packed import BITS, GROUPS, dequantize, pack
+from llavakit.kernels.threads import cores
 
 INSTRUCTION_SETS = native.instruction_sets() if native else []
 needs_native = pytest.mark.skipif(native is None, reason="the native kernels are not built")
@@ -101,15 +102,19 @@ def test_what_would_have_to_be_copied_is_refused(drawn: Callable) -> None:
             native.matmul(kernels.native_matrix(packed), torch.ones(2, 64), to)
 
 
-@needs_native
 def test_more_threads_than_cores_are_refused() -> None:
-    many = native.cores() + 1
-    with pytest.raises(
-        ValueError, match=f"^{many} threads are more than the {native.cores()} cores that .*give at most"
-    ):
-        kernels.set_num_threads(many)
-    with pytest.raises(ValueError, match="is 0; give 1 or more"):
-        kernels.set_num_threads(0)
+    before = kernels.num_threads(), torch.get_num_threads()
+    for count in (0, cores() + 1):
+        with pytest.raises(ValueError, match=f"^{count} threads are asked for, and .* {cores()} cores"):
+            kernels.set_num_threads(count)
+    assert (kernels.num_threads(), torch.get_num_threads()) == before
+
+
+@needs_native
+def test_at_first_there_are_no_more_threads_than_cores_that_may_be_used() -> None:
+    """However many the native module counts by itself."""
+    imports = "import os; os.sched_getaffinity = lambda _: {0}; from llavakit import kernels"
+    assert _said("print(kernels.num_threads())", imports) == "1"
 
 
 @needs_native

@@ -44,6 +44,5 @@ def make_subject(
         return RunnerSubject(model, conversations=conversations, length=length)
     if scheme not in FLOATS and native is None:
         raise ValueError(f"{scheme} is measured with the native kernels ({instruction_set()}): take one of {FLOATS}")
-    torch.set_num_threads(threads)
     set_num_threads(threads)
     return SCHEMES[scheme](config)

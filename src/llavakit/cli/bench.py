@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
@@ -199,12 +198,11 @@ def _is_here(name: str, missing: list[str], *, is_asked_for: bool) -> bool:
 
 def _threads(count: int | None) -> int:
     """All cores, or as many as asked for; ValueError for more than there are."""
-    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-    if count is not None and count > cores:
-        raise ValueError(
-            f"--threads is {count}, and there are {cores} cores: more threads would only wait for each other"
-        )
-    return count or cores
+    from llavakit.kernels.threads import check_threads, cores
+
+    if count is not None:
+        check_threads(count)
+    return count or cores()
 
 
 def _numbers(text: str) -> list[int]:
