@@ -25,10 +25,12 @@ _SHAPES_HELP = "Random weights of these shapes in place of a model; speed does n
 _SCHEME_HELP = "The number format of those weights."
 _OUT_HELP = "Write the JSON here too."
 DEFAULT_SHAPES = "llava-1.5-7b"
+DEFAULT_SCHEME = "bfloat16"
 
 BenchedArgument = Annotated[str, typer.Argument(metavar="[MODEL]", help="A model, as for llava ask.")]
 ShapesOption = Annotated[str | None, typer.Option(help=_SHAPES_HELP)]
 SchemeOption = Annotated[str, typer.Option(help=_SCHEME_HELP)]
+ShapesSchemeOption = Annotated[str | None, typer.Option(help=f"{_SCHEME_HELP}  [default: {DEFAULT_SCHEME}]")]
 RoundsOption = Annotated[int, typer.Option(min=1, help="How often everything is measured.")]
 BenchedDeviceOption = Annotated[Device, typer.Option(help="Where to compute; on a CUDA device compiled.")]
 OutOption = Annotated[Path | None, typer.Option(help=_OUT_HELP, dir_okay=False)]
@@ -38,7 +40,7 @@ OutOption = Annotated[Path | None, typer.Option(help=_OUT_HELP, dir_okay=False)]
 def latency(
     model: BenchedArgument = "pocket",
     shapes: ShapesOption = None,
-    scheme: SchemeOption = "bfloat16",
+    scheme: ShapesSchemeOption = None,
     rounds: RoundsOption = 5,
     max_tokens: Annotated[int, typer.Option(min=2, help="Longest answer of a real model, in tokens.")] = 64,
     device: BenchedDeviceOption = "cpu",
@@ -53,6 +55,7 @@ def latency(
     from llavakit.bench.shapes import find_shapes
     from llavakit.cli.opening import choose_device
 
+    scheme = _scheme(scheme, shapes)
     count, place = _threads(threads), choose_device(device)
     if shapes is None:
         opened = _open(model, count, device)
@@ -70,7 +73,7 @@ def latency(
 def throughput(
     model: BenchedArgument = "pocket",
     shapes: ShapesOption = None,
-    scheme: SchemeOption = "bfloat16",
+    scheme: ShapesSchemeOption = None,
     conversations: Annotated[str, typer.Option(help="How many at once, one number after the other.")] = "1,2,4,8",
     context: Annotated[int, typer.Option(min=1, help="How long each is, in tokens.")] = 640,
     steps: Annotated[int, typer.Option(min=1, help="How many tokens each speaks.")] = 16,
@@ -90,6 +93,7 @@ def throughput(
     from llavakit.quantize.apply import scheme_of
 
     counts, length = _numbers(conversations), context + steps
+    scheme = _scheme(scheme, shapes)
     count, place = _threads(threads), choose_device(device)
     if shapes is None:
         opened = _open(model, count, device).model
@@ -115,7 +119,7 @@ def throughput(
 @bench.command()
 def kernels(
     shapes: Annotated[str, typer.Option(help="Whose matrices.")] = DEFAULT_SHAPES,
-    scheme: SchemeOption = "bfloat16",
+    scheme: SchemeOption = DEFAULT_SCHEME,
     rounds: RoundsOption = 5,
     threads: ThreadsOption = None,
     out: OutOption = None,
@@ -203,6 +207,16 @@ def _threads(count: int | None) -> int:
     if count is not None:
         check_threads(count)
     return count or cores()
+
+
+def _scheme(asked: str | None, shapes: str | None) -> str:
+    """The number format of random weights; ValueError where it was asked for and there are none."""
+    if asked is not None and shapes is None:
+        raise ValueError(
+            f"--scheme {asked} is the number format of random weights, and needs --shapes; a model is measured as it "
+            "is stored: `llava quantize` writes it in another scheme"
+        )
+    return asked or DEFAULT_SCHEME
 
 
 def _numbers(text: str) -> list[int]:
