@@ -87,25 +87,16 @@ def throughput(
     from llavakit.bench.runner_subject import RunnerSubject
     from llavakit.bench.schemes import make_subject
     from llavakit.bench.shapes import find_shapes
-    from llavakit.bench.subject import TorchSubject
     from llavakit.bench.throughput import measure
     from llavakit.cli.opening import choose_device
-    from llavakit.quantize.apply import scheme_of
 
     counts, length = _numbers(conversations), context + steps
     scheme = _scheme(scheme, shapes)
     count, place = _threads(threads), choose_device(device)
     if shapes is None:
         opened = _open(model, count, device).model
-        if found_scheme := scheme_of(opened):
-            raise ValueError(
-                f"{model} is quantised: measure random weights like it, --shapes with --scheme {found_scheme}"
-            )
         config = opened.config
-        if place == "cpu":
-            subject: Subject = TorchSubject(opened)
-        else:
-            subject = RunnerSubject(opened, conversations=max(counts), length=length)
+        subject: Subject = RunnerSubject(opened, conversations=max(counts), length=length)
     else:
         config = find_shapes(shapes)
         subject = make_subject(config, scheme, threads=count, device=place, conversations=max(counts), length=length)
