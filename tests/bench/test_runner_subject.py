@@ -28,7 +28,7 @@ def test_the_steps_compute_so_many_tokens(monkeypatch: pytest.MonkeyPatch) -> No
     subject.decode(2, 20, 1)
     subject.prefill(5, 20)
     subject.decode(2, 20, 3)
-    assert subject._blocks == 2 and seen == [(1, 20), (1, 21), (1, 22), (1, 25), (3, 21), (3, 22)]
+    assert subject._blocks == 2 and seen == [(1, 20), (1, 21), (1, 22), (1, 25), (3, 20), (3, 21), (3, 22)]
 
 
 def test_plain_weights_are_counted_as_by_the_plain_subject() -> None:

@@ -8,9 +8,10 @@ from pathlib import Path
 
 import pytest
 
-from llavakit.bench import kernels, latency, throughput
+from llavakit.bench import kernels, latency, runner_subject, throughput
 from llavakit.bench.peers import run
 from llavakit.bench.probe import Ceilings
+from llavakit.engine.engine import runner_for
 
 
 @pytest.fixture(autouse=True)
@@ -44,12 +45,19 @@ def test_throughput(llava: Callable) -> None:
     assert list(told["tokens_per_s"]) == ["1", "3"] and told["times_1"]["1"]["median"] == 1
 
 
-def test_throughput_of_a_quantised_model_is_that_of_its_scheme(
-    llava: Callable, model_folder: Path, tmp_path: Path
+@pytest.mark.parametrize("is_quantised", [False, True])
+def test_throughput_of_a_model_is_that_of_the_engines_runner(
+    llava: Callable, model_folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, is_quantised: bool
 ) -> None:
-    llava("quantize", model_folder, "--scheme", "int8", "--out", tmp_path / "small")
-    done = llava("bench", "throughput", tmp_path / "small", "--threads", 1)
-    assert done.code == 1 and "is quantised: measure" in done.err and "--scheme int8" in done.err
+    folder, made = model_folder, []
+    if is_quantised:
+        folder = tmp_path / "small"
+        llava("quantize", model_folder, "--scheme", "int8", "--out", folder, "--calibrate", 0)
+    monkeypatch.setattr(runner_subject, "runner_for", lambda *a, **k: made.append(runner_for(*a, **k)) or made[-1])
+    done = llava("bench", "throughput", folder, "--conversations", "1,3", "--context", 16, "--steps", 2, "--rounds", 1,
+                 "--threads", 1)  # fmt: skip
+    told = json.loads(done.out.splitlines()[-1])
+    assert list(told["tokens_per_s"]) == ["1", "3"] and len(made) == 1
 
 
 def test_peers_by_name(llava: Callable, tmp_path: Path) -> None:
@@ -65,11 +73,13 @@ def test_peers_by_name(llava: Callable, tmp_path: Path) -> None:
         (["latency", "--shapes", "tini"], "there are no shapes called 'tini': did you mean 'tiny'?"),
         (["latency", "--shapes", "tiny", "--scheme", "int5"], "there is no scheme called 'int5'"),
         (["throughput", "--shapes", "tiny", "--conversations", "1,many"], "--conversations is '1,many'"),
+        (["latency", "--scheme", "int8"], "--scheme int8 is the number format of random weights, and needs --shapes"),
+        (["throughput", "--scheme", "int8"], "--scheme int8 is the number format of random weights, and needs"),
         (["throughput", "--shapes", "tiny", "--conversations", "0"], "--conversations is '0'"),
         (["latency", "--device", "cuda"], "PyTorch finds no cuda device on this machine; usable here: cpu"),
         (["throughput", "--device", "cuda", "--shapes", "tiny"], "PyTorch finds no cuda device on this machine"),
         (["peers", "--device", "cuda"], "PyTorch finds no cuda device on this machine; usable here: cpu"),
-        (["kernels", "--threads", "4096"], "--threads is 4096, and there are"),
+        (["kernels", "--threads", "4096"], "4096 threads are asked for, and this process may use"),
         (["peers", "llamacpp"], "there is no peer called 'llamacpp': did you mean 'llama.cpp'?"),
     ],
 )

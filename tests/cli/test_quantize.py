@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from llavakit.checkpoint import memory
-from llavakit.kernels import native
+from llavakit.cli import quantize
 
 
 def test_a_model_becomes_smaller_and_still_answers(
@@ -37,11 +37,10 @@ def test_a_report(llava: Callable, model_folder: Path, root: Path, tmp_path: Pat
     assert len(lines) == 2 and all(line in (out / "README.md").read_text() for line in lines)
 
 
-@pytest.mark.skipif(native is None, reason="torch alone takes any number of threads")
 def test_more_threads_than_cores(llava: Callable, model_folder: Path, tmp_path: Path) -> None:
     out = tmp_path / "small"
     run = llava("quantize", model_folder, "--scheme", "int8", "--out", out, "--threads", 4096)
-    assert run.code == 1 and "4096 threads are more than" in run.err and not out.exists()
+    assert run.code == 1 and "4096 threads are asked for" in run.err and not out.exists()
 
 
 def test_a_scheme_that_there_is_not(llava: Callable, model_folder: Path, tmp_path: Path) -> None:
@@ -57,3 +56,14 @@ def test_a_model_too_large_to_run_is_quantised_without_calibration(
     assert run.code == 0 and "not calibrated, for the model cannot be run here" in run.err
     run = llava("ask", "x.png", "a", "--model", tmp_path / "small")
     assert run.code == 1 and run.err.count("\n") == 1
+
+
+def test_a_model_is_not_quantised_over_itself(
+    llava: Callable, model_folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Told at once, and not after minutes of reading conversations."""
+    read: list[object] = []
+    monkeypatch.setattr(quantize, "_inputs", lambda *given: read.append(given))
+    (tmp_path / "here").symlink_to(model_folder)
+    run = llava("quantize", model_folder, "--scheme", "int8", "--out", tmp_path / "here")
+    assert run.code == 1 and "is the model itself" in run.err and run.err.count("\n") == 1 and not read

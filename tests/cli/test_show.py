@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import json
+import os
 import shutil
+import subprocess
+import sys
 from collections.abc import Callable
 from pathlib import Path
 
@@ -12,6 +15,7 @@ import pytest
 from llavakit.checkpoint.load import load
 from llavakit.checkpoint.save import save
 from llavakit.config import TilingConfig
+from llavakit.kernels import native
 from llavakit.model import Llava
 from llavakit.model.footprint import cache_bytes, weight_bytes
 from llavakit.quantize.apply import bytes_in, quantize_model
@@ -130,3 +134,13 @@ def test_the_licence(llava: Callable, model_folder: Path, tmp_path: Path) -> Non
     loaded = load(model_folder)
     save(loaded.model, loaded.tokenizer, folder, card="---\nlicense: mit\n---\n# carded\n")
     assert rows(llava("show", folder).out)["licence"] == "mit"
+
+
+@pytest.mark.skipif(native is None, reason="the native kernels are not built")
+def test_an_instruction_set_that_there_is_not(llava: Callable, model_folder: Path) -> None:
+    """In a process of its own, for it is chosen once."""
+    environment = {**os.environ, "LLAVAKIT_ISA": "nonsense"}
+    command = [sys.executable, "-m", "llavakit", "show", str(model_folder)]
+    done = subprocess.run(command, env=environment, capture_output=True, text=True)
+    assert done.returncode == 1 and done.stderr.count("\n") == 1
+    assert "LLAVAKIT_ISA is 'nonsense'" in done.stderr and "choose one of: " in done.stderr

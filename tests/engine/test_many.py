@@ -2,20 +2,24 @@
 
 from __future__ import annotations
 
+import contextlib
 import itertools
 import random
-from collections.abc import Callable
+from collections.abc import Callable, Iterator, Sequence
+from typing import Any
 
 import pytest
 import torch
 from PIL import Image
 
+from llavakit.anyres import Size
 from llavakit.checkpoint.load import Loaded
 from llavakit.engine import reference
 from llavakit.engine.answering import Request
+from llavakit.engine.blocks import BLOCK
 from llavakit.engine.drafts import Lookup
 from llavakit.engine.engine import Engine
-from llavakit.engine.runner import TorchRunner
+from llavakit.engine.runner import Runner, Seen, Span, TorchRunner
 from llavakit.engine.sampling import SamplingParams, probabilities, sample_verifying
 from llavakit.processing.conversation import Conversation
 
@@ -135,8 +139,8 @@ def test_an_aborted_request_gives_its_room_to_who_waits(loaded: Loaded) -> None:
 
 
 def test_what_can_never_fit_is_refused_with_numbers(loaded: Loaded) -> None:
-    engine = Engine(loaded, cache_tokens=64)
-    with pytest.raises(ValueError, match=r"answer of up to 100 need \d+ blocks of 16 tokens, but there are 4 in all"):
+    engine = Engine(loaded, cache_tokens=80)
+    with pytest.raises(ValueError, match="answer may have up to 100, but this engine has room for 81 in all"):
         engine.submit(Conversation().ask("what?"), SamplingParams(max_tokens=100))
     with pytest.raises(ValueError, match="cache_tokens"):
         engine.stream(Conversation().ask("what?"), SamplingParams(max_tokens=100))
@@ -152,6 +156,96 @@ def test_a_tenant_finds_nothing_of_another(loaded: Loaded, picture: Draw) -> Non
         assert request.completion is not None
         cached.append(request.completion.timings.cached_tokens)
     assert cached[:2] == [0, 0] and cached[2] > 0
+
+
+class Sick:
+    """A runner that cannot see one picture, nor compute one token; where it `pretends` the scores are no numbers."""
+
+    def __init__(self, runner: Runner, pixels: torch.Tensor, token: int, *, pretends: bool) -> None:
+        self._runner, self._pixels, self._token, self._pretends = runner, pixels, token, pretends
+        self.copy = runner.copy
+
+    def encode(self, pixels: torch.Tensor, size: Size) -> Seen:
+        if torch.equal(pixels, self._pixels):
+            raise OSError("the picture is gone")
+        return self._runner.encode(pixels, size)
+
+    def step(self, spans: Sequence[Span]) -> list[torch.Tensor]:
+        is_sick = [self._token in span.tokens for span in spans]
+        if any(is_sick) and not self._pretends:
+            raise RuntimeError("out of memory")
+        found = self._runner.step(spans)
+        return [logits * torch.nan if sick else logits for logits, sick in zip(found, is_sick, strict=True)]
+
+
+@pytest.mark.parametrize("pretends", [False, True])
+@pytest.mark.parametrize("temperature", [0.0, 1.0])
+def test_what_goes_wrong_in_one_request_ends_it_alone(
+    loaded: Loaded, picture: Draw, pretends: bool, temperature: float
+) -> None:
+    params = SamplingParams(max_tokens=10, temperature=temperature, seed=1)
+    asked = [Conversation().ask(picture(number), "what?") for number in range(3)] + [Conversation().ask("what ever;")]
+    expected = [expected_tokens(loaded, conversation, params) for conversation in asked]
+    others = {*loaded.processor(asked[0]).tokens, *itertools.chain(*expected)}
+    token = min({*loaded.processor(asked[3]).tokens} - others)
+    pixels = loaded.processor(asked[1]).pixels
+    assert pixels is not None
+    sick = Sick(TorchRunner(loaded.model), pixels, token, pretends=pretends)
+    engine = Engine(loaded, runner=sick, cache_tokens=2000)
+    requests = [engine.submit(conversation, params) for conversation in asked]
+    ended: list[Request] = []
+    while not engine.is_idle:
+        ended += [request for request in engine.step() if request.error is not None]
+        engine.check_integrity()
+    assert tokens_of(requests[0]) == expected[0] and tokens_of(requests[2]) == expected[2]
+    assert {*ended} == {requests[1], requests[3]} and all(r.is_over and r.completion is None for r in ended)
+    assert isinstance(requests[1].error, OSError)
+    assert isinstance(requests[3].error, ValueError if pretends else RuntimeError)
+    with pytest.raises(OSError, match="the picture is gone"):
+        engine.generate(asked[1], params)
+    with pytest.raises(ValueError if pretends else RuntimeError, match="are not numbers" if pretends else "memory"):
+        list(engine.stream(asked[3], params))
+    assert list(engine.generate(asked[0], params).tokens) == expected[0]
+    engine.check_integrity()
+
+
+@pytest.mark.parametrize("where", ["_picture", "_draw", "_finish", "_span"])
+@pytest.mark.parametrize("error", [KeyboardInterrupt, ZeroDivisionError])
+def test_an_interruption_leaves_the_others_their_answers(
+    loaded: Loaded, picture: Draw, monkeypatch: pytest.MonkeyPatch, where: str, error: type[BaseException]
+) -> None:
+    """Of `step`, whoever interrupts it wherever: the request in hand may be lost, no other, and no block."""
+    params, lost = SamplingParams(max_tokens=8), 0
+    asked = [Conversation().ask(picture(number), "what?") for number in range(3)]
+    engine = Engine(loaded, cache_tokens=2000)
+    for number in range(6):
+        requests, calls, whole = [engine.submit(one, params) for one in asked], iter(range(99)), getattr(Engine, where)
+
+        def broken(*given: Any, calls: Iterator[int] = calls, number: int = number, whole: Any = whole) -> Any:
+            if next(calls) == number:
+                raise error
+            return whole(*given)
+
+        while not engine.is_idle:
+            with monkeypatch.context() as patch, contextlib.suppress(KeyboardInterrupt):
+                patch.setattr(Engine, where, staticmethod(broken) if where == "_draw" else broken)
+                engine.step()
+            engine.check_integrity()
+        lost += sum(isinstance(request.error, error) for request in requests)
+        for request, conversation in zip(requests, asked, strict=True):
+            if request.error is None:
+                assert tokens_of(request) == expected_tokens(loaded, conversation, params)
+    assert 1 <= lost <= 6
+
+
+def test_a_row_of_a_batch_reads_nothing_of_another_that_is_no_number(loaded: Loaded) -> None:
+    """Rows are padded with slots that somebody may have written no numbers into."""
+    runner = TorchRunner(loaded.model, together=True)
+    long, short = Span(list(range(5, 15)), 0, [0]), Span([7, 8], 0, [1])
+    wanted = runner.step([long, short])[1]
+    with torch.inference_mode():
+        runner._storage.values[:, :, :BLOCK] = torch.nan
+    assert torch.equal(runner.step([Span([5], 10, [0]), short])[1], wanted)
 
 
 @pytest.mark.parametrize("temperature", [0.0, 1.0])
@@ -186,6 +280,25 @@ def test_right_drafts_save_steps_and_wrong_ones_change_nothing(
         assert drafted.timings.steps + drafted.timings.accepted_drafts == num_drawn
         saved += num_drawn - drafted.timings.steps
     assert saved > 20
+
+
+def test_drafts_behind_the_end_are_not_counted(loaded: Loaded, monkeypatch: pytest.MonkeyPatch) -> None:
+    """All that is guessed is right, but the answer ends in the middle of it."""
+    conversation, params = Conversation().ask("tell me 7"), SamplingParams(max_tokens=40)
+    prompt, whole = loaded.processor(conversation).tokens, Engine(loaded).generate(conversation, params)
+
+    def guess(self: Lookup, most: int) -> list[int]:
+        return list(whole.tokens[len(self._tokens) - len(prompt) :][:most])
+
+    monkeypatch.setattr(Lookup, "guess", guess)
+    ends = [place for place, token in enumerate(whole.tokens) if whole.tokens.index(token) == place]
+    assert len(ends) > 8
+    for place in ends:
+        engine = Engine(loaded)
+        engine._ends |= {whole.tokens[place]}
+        cut = engine.generate(conversation, params.model_copy(update={"draft_tokens": 6}))
+        assert cut.tokens == whole.tokens[:place]
+        assert cut.timings.steps + cut.timings.accepted_drafts == place + 1
 
 
 def test_the_distribution_of_an_answer_is_the_same_with_drafts() -> None:

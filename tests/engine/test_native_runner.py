@@ -16,9 +16,10 @@ from llavakit.engine.native_runner import NativeRunner
 from llavakit.engine.runner import Span, TorchRunner
 from llavakit.engine.sampling import SamplingParams
 from llavakit.kernels import native
+from llavakit.model import Llava
 from llavakit.processing.conversation import Conversation
 from llavakit.quantize.apply import quantize_model
-from llavakit.quantize.native import native_kind
+from llavakit.quantize.native import native_kind, native_tower_kind
 from llavakit.quantize.schemes import SCHEMES
 
 pytestmark = pytest.mark.skipif(native is None, reason="the native kernels are not built")
@@ -171,3 +172,51 @@ def test_keys_and_values_of_8_bits_and_where_they_are_refused(
         loaded.model.language.layers[0].mlp.up_proj.weight[0, 0] = 1 / 3
     with pytest.raises(ValueError, match="kept as int8 by the native kernels alone"):
         Engine(loaded, kv_cache="int8")
+
+
+@pytest.mark.parametrize("scheme", ["floats", "int8"])
+@pytest.mark.parametrize("instruction_set", native.instruction_sets() if native else [])
+def test_keys_too_large_for_16_bits_are_no_silent_answer(scheme: str, instruction_set: str) -> None:
+    loaded = load("pocket")
+    with torch.no_grad():
+        loaded.model.language.layers[1].self_attn.k_proj.weight *= 2.0**18
+    if scheme != "floats":
+        quantize_model(loaded.model, SCHEMES[scheme])
+    engine, before = Engine(loaded), native.instruction_set()
+    assert isinstance(engine._runner, NativeRunner)
+    native.use_instruction_set(instruction_set)
+    try:
+        with pytest.raises(ValueError, match="scores for the next token are not numbers"):
+            engine.generate(Conversation().ask("Hello?"), SamplingParams(max_tokens=3))
+    finally:
+        native.use_instruction_set(before)
+    engine.check_integrity()
+
+
+@pytest.mark.parametrize("scheme", ["floats", "int8"])
+@pytest.mark.parametrize("odd", ["tower", "language"])
+def test_tower_and_language_model_are_native_or_not_apart(
+    scheme: str, odd: str, picture: Callable[[int], Image.Image]
+) -> None:
+    """Heads of width 24, as SigLIP's of 72, are none for the kernels."""
+    pocket = load("pocket")
+    changes = {"hidden_size": 96, "num_heads": 4} | ({} if odd == "tower" else {"num_kv_heads": 4, "head_dim": 24})
+    part = "vision" if odd == "tower" else "language"
+    config = pocket.config.model_copy(update={part: getattr(pocket.config, part).model_copy(update=changes)})
+    torch.manual_seed(0)
+    model = Llava(config).eval().requires_grad_(False).bfloat16().float()
+    for weight in model.parameters():
+        if weight.dim() > 1:
+            weight.copy_((weight * 2).bfloat16())
+    if scheme != "floats":
+        quantize_model(model, SCHEMES[scheme])
+    loaded = Loaded(model=model, tokenizer=pocket.tokenizer, config=config, name="odd")
+    assert (native_tower_kind(model) is None, native_kind(model) is None) == (odd == "tower", odd == "language")
+    engine = Engine(loaded)
+    assert isinstance(engine._runner, NativeRunner if odd == "tower" else TorchRunner)
+    inputs, found = loaded.processor(Conversation().ask(picture(0), "What is in the picture?")), []
+    for runner in (engine._runner, TorchRunner(model)):
+        embeds = runner.encode(inputs.pixels, inputs.sizes[0]).embeds
+        found += runner.step([Span(inputs.tokens, 0, range(len(inputs.tokens) // 16 + 1), embeds)])
+    assert (found[0] - found[1]).norm() < 0.03 * found[1].norm()
+    assert engine.generate(Conversation().ask(picture(0), "What?"), SamplingParams(max_tokens=5)).tokens

@@ -139,3 +139,15 @@ def test_forbidden_are_the_placeholder_and_what_the_tokenizer_cannot_spell() -> 
 def test_wrong_parameters_are_named(wrong: dict[str, object], words: str) -> None:
     with pytest.raises(ConfigError, match=words):
         SamplingParams.parse(wrong)
+
+
+@pytest.mark.parametrize("params", [SamplingParams(), SamplingParams(temperature=1, top_k=3, top_p=0.9)])
+@pytest.mark.parametrize("value", [math.nan, math.inf])
+def test_scores_that_are_no_numbers_are_told(params: SamplingParams, value: float) -> None:
+    for place in range(VOCAB):
+        logits = torch.arange(VOCAB).float()
+        logits[place] = value
+        with pytest.raises(ValueError, match="not numbers.*damaged.*too large"):
+            sample(logits, params, params.generator(), [])
+    with pytest.raises(ValueError, match="not numbers"):
+        sample(torch.full((VOCAB,), -math.inf), params, params.generator(), [])

@@ -2,11 +2,18 @@
 
 from __future__ import annotations
 
+import itertools
+import sys
+from collections.abc import Callable
+from types import FrameType
+from typing import Any
+
 import pytest
 from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
 
+from llavakit.engine import blocks, prefix_cache, scheduler
 from llavakit.engine.blocks import BLOCK
 from llavakit.engine.prefix_cache import Key
 from llavakit.engine.scheduler import Scheduler, Sequence, Work
@@ -37,7 +44,7 @@ class Scheduling(RuleBasedStateMachine):
         keys: list[Key] = [1, *([PICTURE] * 20 if picture else []), *([4] * 30 if repeat else []), *words]
         sequence = Sequence(keys, len(keys) + room, tenant)
         if sequence.num_blocks > NUM_BLOCKS:
-            with pytest.raises(ValueError, match=f"{sequence.num_blocks} blocks.*there are {NUM_BLOCKS} in all"):
+            with pytest.raises(ValueError, match=f"this engine has room for {NUM_BLOCKS * BLOCK + 1}"):
                 self.scheduler.add(sequence)
         else:
             self.scheduler.add(sequence)
@@ -172,3 +179,67 @@ def test_a_follow_up_goes_on_in_the_same_row_of_blocks() -> None:
 def test_impossible_limits_are_named(wrong: dict[str, int]) -> None:
     with pytest.raises(ValueError, match="at least one sequence"):
         Scheduler(**{"num_blocks": 4, "max_sequences": 2, "token_budget": 8} | wrong)
+
+
+FILES = {module.__file__ for module in (blocks, prefix_cache, scheduler)}
+
+
+def interrupt_at(line: int) -> Callable[[FrameType, str, Any], Any]:
+    """A trace function that presses Ctrl-C in front of the so manieth line of the scheduler's files."""
+    left = itertools.count(line, -1)
+
+    def trace(frame: FrameType, event: str, _: Any) -> Any:
+        if frame.f_code.co_filename not in FILES:
+            return None
+        if event == "line" and next(left) == 0:
+            raise KeyboardInterrupt
+        return trace
+
+    return trace
+
+
+def busy() -> tuple[Scheduler, list[Sequence]]:
+    """Some run, one waits for the copy of a block, others for room; what is kept has to be given up for them."""
+    made = Scheduler(num_blocks=8, max_sequences=3, token_budget=40)
+    old = Sequence(list(range(1, 60)), 62)
+    made.add(old)
+    run(made, old)
+    asked = [Sequence([*range(1, 20 + n), 70 + n], 26 + 2 * n) for n in range(4)]
+    for sequence in asked[:2]:
+        made.add(sequence)
+    made.schedule()
+    for sequence in asked[2:]:
+        made.add(sequence)
+    return made, asked
+
+
+def test_an_interruption_at_any_line_loses_no_block_and_nobody() -> None:
+    was_interrupted, line = True, 0
+    while was_interrupted:
+        made, asked = busy()
+        before = sys.gettrace()
+        sys.settrace(interrupt_at(line))
+        try:
+            for work in made.schedule():
+                made.advance(work, [8] if work.num_logits else [])
+            made.remove(asked[1])
+            was_interrupted = False
+        except KeyboardInterrupt:
+            line += 1
+        finally:
+            sys.settrace(before)
+        made.check_integrity()
+        for sequence in asked:
+            run(made, sequence)
+            made.check_integrity()
+        assert made.is_idle and made.pool.num_available == 8
+    assert line > 100
+
+
+def test_too_long_a_prompt_and_too_long_an_answer_are_told_apart() -> None:
+    small = Scheduler(num_blocks=4, max_sequences=1, token_budget=16)
+    small.add(Sequence([1] * 60, 65))
+    with pytest.raises(ValueError, match=r"prompt is 65 tokens long, but .* has room for 65.*shorter question"):
+        small.add(Sequence([1] * 65, 66))
+    with pytest.raises(ValueError, match=r"60 tokens .* up to 6, but .* room for 65 in all.* at most 5 \(max_tokens\)"):
+        small.add(Sequence([1] * 60, 66))

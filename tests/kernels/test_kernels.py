@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import itertools
 import math
 import os
 import subprocess
 import sys
+import threading
 from collections.abc import Callable, Iterator
 
 import pytest
@@ -15,7 +17,10 @@ from hypothesis import strategies as st
 
 from llavakit import kernels
 from llavakit.kernels import native, twin
+from llavakit.kernels.graph import Matrix, NativeTower, TowerLayer
+from llavakit.kernels.halves import halves
 from llavakit.kernels.packed import BITS, GROUPS, dequantize, pack
+from llavakit.kernels.threads import cores
 
 INSTRUCTION_SETS = native.instruction_sets() if native else []
 needs_native = pytest.mark.skipif(native is None, reason="the native kernels are not built")
@@ -101,15 +106,57 @@ def test_what_would_have_to_be_copied_is_refused(drawn: Callable) -> None:
             native.matmul(kernels.native_matrix(packed), torch.ones(2, 64), to)
 
 
-@needs_native
 def test_more_threads_than_cores_are_refused() -> None:
-    many = native.cores() + 1
-    with pytest.raises(
-        ValueError, match=f"^{many} threads are more than the {native.cores()} cores that .*give at most"
-    ):
-        kernels.set_num_threads(many)
-    with pytest.raises(ValueError, match="is 0; give 1 or more"):
-        kernels.set_num_threads(0)
+    before = kernels.num_threads(), torch.get_num_threads()
+    for count in (0, cores() + 1):
+        with pytest.raises(ValueError, match=f"^{count} threads are asked for, and .* {cores()} cores"):
+            kernels.set_num_threads(count)
+    assert (kernels.num_threads(), torch.get_num_threads()) == before
+
+
+@needs_native
+@needs_native
+def test_the_number_of_threads_may_change_while_others_compute() -> None:
+    """A graph has scratch memory for each thread: a number that grew in the middle of one wrote beside it."""
+    tower, before = a_tower(), kernels.num_threads()
+    x = torch.randn(3, 200, 64, generator=torch.Generator().manual_seed(0))
+    wanted, is_done = tower.run(x), threading.Event()
+
+    def change() -> None:
+        for number in itertools.cycle(range(1, cores() + 1)):
+            if is_done.is_set():
+                return
+            kernels.set_num_threads(number)
+
+    changing = threading.Thread(target=change)
+    changing.start()
+    try:
+        for _ in range(60):
+            assert torch.equal(tower.run(x), wanted)
+    finally:
+        is_done.set()
+        changing.join()
+        kernels.set_num_threads(before)
+
+
+def a_tower() -> NativeTower:
+    chance = torch.Generator().manual_seed(1)
+
+    def matrix(rows: int, cols: int) -> Matrix:
+        weight = torch.randn(rows, cols, generator=chance) / cols**0.5
+        return Matrix(halves(weight.bfloat16(), "bfloat16"), torch.zeros(rows))
+
+    def layer() -> TowerLayer:
+        norms = torch.ones(64), torch.zeros(64), torch.ones(64), torch.zeros(64)
+        return TowerLayer(*norms, *(matrix(64, 64) for _ in range(4)), matrix(160, 64), matrix(64, 160))
+
+    return NativeTower([layer() for _ in range(8)], dim=64, num_heads=4, eps=1e-5, activation="gelu")
+
+
+def test_at_first_there_are_no_more_threads_than_cores_that_may_be_used() -> None:
+    """However many the native module counts by itself."""
+    imports = "import os; os.sched_getaffinity = lambda _: {0}; from llavakit import kernels"
+    assert _said("print(kernels.num_threads())", imports) == "1"
 
 
 @needs_native
@@ -129,6 +176,8 @@ def test_without_native_kernels_the_twin_runs() -> None:
 sys.modules['llavakit.kernels._native'] = None
 from llavakit import kernels
 import torch
+from llavakit.kernels.graph import Matrix, NativeTower, TowerLayer
+from llavakit.kernels.halves import halves
 from llavakit.kernels.packed import pack
 twos = pack(torch.full((2, 3), 130, dtype=torch.uint8), torch.ones(2, 1).half(), kind='int8', group=32)
 assert torch.equal(kernels.matmul(twos, torch.ones(2, 3)), torch.full((2, 2), 6.0))

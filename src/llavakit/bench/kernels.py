@@ -70,7 +70,6 @@ def measure(
     """
     if scheme not in FORMATS:
         raise ValueError(f"there is no number format called {scheme!r}: {nearest(scheme, list(FORMATS))}")
-    torch.set_num_threads(threads)
     set_num_threads(threads)
     ceilings = []
     table = []

@@ -58,6 +58,5 @@ def make_subject(
         return RunnerSubject(model, conversations=conversations, length=length)
     if scheme not in FLOATS and native is None:
         raise ValueError(f"{scheme} is measured with the native kernels ({instruction_set()}): take one of {FLOATS}")
-    torch.set_num_threads(threads)
     set_num_threads(threads)
     return SCHEMES[scheme](config) if kv_cache is None else SCHEMES[scheme](config, kv_cache=kv_cache)

@@ -57,9 +57,7 @@ def quantize_checkpoint(
     """
     grids = find_scheme(scheme)
     folder, parts = locate(source), companions(source, parts)
-    check_replaceable(out)
-    if out.resolve() == folder.resolve():
-        raise CheckpointError(f"{out} is the model itself, and quantising would replace it: choose a new folder")
+    check_target(out, folder)
     contents = read_contents(folder, parts)
     check_quantizable(contents, folder)
     check_fit(empty_model(contents), contents.tensors, folder)
@@ -80,6 +78,13 @@ def quantize_checkpoint(
     )
     done.after = (out / WEIGHTS_FILE).stat().st_size
     return done
+
+
+def check_target(out: Path, folder: Path) -> None:
+    """Raise `CheckpointError` where the model in `folder` cannot be written to `out`: something else is there."""
+    check_replaceable(out)
+    if out.resolve() == folder.resolve():
+        raise CheckpointError(f"{out} is the model itself, and quantising would replace it: choose a new folder")
 
 
 def check_quantizable(contents: Contents, folder: Path) -> None:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
@@ -26,10 +25,12 @@ _SHAPES_HELP = "Random weights of these shapes in place of a model; speed does n
 _SCHEME_HELP = "The number format of those weights."
 _OUT_HELP = "Write the JSON here too."
 DEFAULT_SHAPES = "llava-1.5-7b"
+DEFAULT_SCHEME = "bfloat16"
 
 BenchedArgument = Annotated[str, typer.Argument(metavar="[MODEL]", help="A model, as for llava ask.")]
 ShapesOption = Annotated[str | None, typer.Option(help=_SHAPES_HELP)]
 SchemeOption = Annotated[str, typer.Option(help=_SCHEME_HELP)]
+ShapesSchemeOption = Annotated[str | None, typer.Option(help=f"{_SCHEME_HELP}  [default: {DEFAULT_SCHEME}]")]
 RoundsOption = Annotated[int, typer.Option(min=1, help="How often everything is measured.")]
 BenchedDeviceOption = Annotated[Device, typer.Option(help="Where to compute; on a CUDA device compiled.")]
 OutOption = Annotated[Path | None, typer.Option(help=_OUT_HELP, dir_okay=False)]
@@ -39,7 +40,7 @@ OutOption = Annotated[Path | None, typer.Option(help=_OUT_HELP, dir_okay=False)]
 def latency(
     model: BenchedArgument = "pocket",
     shapes: ShapesOption = None,
-    scheme: SchemeOption = "bfloat16",
+    scheme: ShapesSchemeOption = None,
     kv_cache: KeysValuesOption = None,
     rounds: RoundsOption = 5,
     max_tokens: Annotated[int, typer.Option(min=2, help="Longest answer of a real model, in tokens.")] = 64,
@@ -55,6 +56,7 @@ def latency(
     from llavakit.bench.shapes import find_shapes
     from llavakit.cli.opening import choose_device
 
+    scheme = _scheme(scheme, shapes)
     count, place = _threads(threads), choose_device(device)
     if shapes is None:
         opened = _open(model, count, device)
@@ -74,7 +76,7 @@ def latency(
 def throughput(
     model: BenchedArgument = "pocket",
     shapes: ShapesOption = None,
-    scheme: SchemeOption = "bfloat16",
+    scheme: ShapesSchemeOption = None,
     kv_cache: KeysValuesOption = None,
     conversations: Annotated[str, typer.Option(help="How many at once, one number after the other.")] = "1,2,4,8",
     context: Annotated[int, typer.Option(min=1, help="How long each is, in tokens.")] = 640,
@@ -89,24 +91,16 @@ def throughput(
     from llavakit.bench.runner_subject import RunnerSubject
     from llavakit.bench.schemes import make_subject
     from llavakit.bench.shapes import find_shapes
-    from llavakit.bench.subject import TorchSubject
     from llavakit.bench.throughput import measure
     from llavakit.cli.opening import choose_device
-    from llavakit.quantize.apply import scheme_of
 
     counts, length = _numbers(conversations), context + steps
+    scheme = _scheme(scheme, shapes)
     count, place = _threads(threads), choose_device(device)
     if shapes is None:
         opened = _open(model, count, device).model
-        if found_scheme := scheme_of(opened):
-            raise ValueError(
-                f"{model} is quantised: measure random weights like it, --shapes with --scheme {found_scheme}"
-            )
         config = opened.config
-        if place == "cpu":
-            subject: Subject = TorchSubject(opened)
-        else:
-            subject = RunnerSubject(opened, conversations=max(counts), length=length)
+        subject: Subject = RunnerSubject(opened, conversations=max(counts), length=length)
     else:
         config = find_shapes(shapes)
         subject = make_subject(
@@ -130,7 +124,7 @@ def throughput(
 @bench.command()
 def kernels(
     shapes: Annotated[str, typer.Option(help="Whose matrices.")] = DEFAULT_SHAPES,
-    scheme: SchemeOption = "bfloat16",
+    scheme: SchemeOption = DEFAULT_SCHEME,
     rounds: RoundsOption = 5,
     threads: ThreadsOption = None,
     out: OutOption = None,
@@ -216,12 +210,21 @@ def _is_here(name: str, missing: list[str], *, is_asked_for: bool) -> bool:
 
 def _threads(count: int | None) -> int:
     """All cores, or as many as asked for; ValueError for more than there are."""
-    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-    if count is not None and count > cores:
+    from llavakit.kernels.threads import check_threads, cores
+
+    if count is not None:
+        check_threads(count)
+    return count or cores()
+
+
+def _scheme(asked: str | None, shapes: str | None) -> str:
+    """The number format of random weights; ValueError where it was asked for and there are none."""
+    if asked is not None and shapes is None:
         raise ValueError(
-            f"--threads is {count}, and there are {cores} cores: more threads would only wait for each other"
+            f"--scheme {asked} is the number format of random weights, and needs --shapes; a model is measured as it "
+            "is stored: `llava quantize` writes it in another scheme"
         )
-    return count or cores
+    return asked or DEFAULT_SCHEME
 
 
 def _numbers(text: str) -> list[int]:

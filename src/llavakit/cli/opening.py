@@ -12,6 +12,7 @@ from llavakit.checkpoint.formats import read_chat_template
 from llavakit.checkpoint.load import Loaded, load, locate
 from llavakit.cli.options import OWN_TEMPLATE, Device, DType
 from llavakit.config import VisualMethod, VisualTokens
+from llavakit.kernels.threads import cores
 from llavakit.processing.jinja import JinjaTemplate
 from llavakit.processing.templates import find_template
 
@@ -38,10 +39,11 @@ def open_model(
 
 
 def set_threads(count: int | None) -> None:
-    """Compute with so many CPU threads, in torch and in the kernels; ValueError for more than there are cores."""
+    """Compute with so many CPU threads, or with all cores; ValueError for more than there are."""
     if count is not None:
         kernels.set_num_threads(count)
-        torch.set_num_threads(count)
+    elif torch.get_num_threads() > cores():
+        torch.set_num_threads(cores())  # it does not know how much of their time there is
 
 
 def open_template(name: str | None, *, model: str) -> str | JinjaTemplate | None:

@@ -44,14 +44,13 @@ def quantize(
 
     from llavakit.checkpoint.contents import Parts, read_contents
     from llavakit.checkpoint.load import companions, locate
-    from llavakit.checkpoint.quantizing import check_quantizable, quantize_checkpoint
-    from llavakit.checkpoint.save import check_replaceable
+    from llavakit.checkpoint.quantizing import check_quantizable, check_target, quantize_checkpoint
     from llavakit.cli.opening import set_threads
     from llavakit.quantize.schemes import find_scheme
 
     set_threads(threads)
     parts = Parts(vision_tower, base)
-    check_replaceable(out)
+    check_target(out, locate(model))
     check_quantizable(read_contents(locate(model), companions(model, parts)), locate(model))
     console = Console(stderr=True)
     inputs = _inputs(model, parts, find_scheme(scheme), data, calibrate, console)

@@ -22,7 +22,8 @@ from llavakit.processing.processor import Inputs
 class Request:
     """What `Engine.submit` gives: `events` fills as the engine steps, and `completion` is there at the end.
 
-    Take the events out as you read them. Everything else is the engine's.
+    Or else `error`, where something went wrong in it: then no more comes. Take the events out as you read them.
+    Everything else is the engine's.
     """
 
     def __init__(
@@ -41,6 +42,7 @@ class Request:
     ) -> None:
         self.events: deque[Event] = deque()
         self.completion: Completion | None = None
+        self.error: BaseException | None = None
         self.inputs, self.params, self.pictures, self.digests = inputs, params, pictures, digests
         self.sequence = sequence
         self.history = list(inputs.tokens)
@@ -57,6 +59,11 @@ class Request:
         self._lookup = Lookup(never=placeholder) if params.draft_tokens else None
         if self._lookup:
             self._lookup.extend(inputs.tokens)
+
+    @property
+    def is_over(self) -> bool:
+        """Whether nothing more comes."""
+        return self.completion is not None or self.error is not None
 
     def place(self, index: int) -> None:
         """A picture was seen: fewer features than patches stand each at the position of its patch.
@@ -97,9 +104,9 @@ class Request:
         if not self._tokens:
             self.timings.first_token_ms = (perf_counter() - self._started) * 1000
         self.timings.steps += 1
-        self.timings.accepted_drafts += len(tokens) - 1
         taken: list[int] = []
-        for token, scores in zip(tokens, logits[: len(tokens)], strict=True):
+        for number, (token, scores) in enumerate(zip(tokens, logits[: len(tokens)], strict=True)):
+            self.timings.accepted_drafts += number > 0  # the first one would have come without drafts
             if token in self._ends:
                 self._complete(is_ended=True)
                 break

@@ -134,6 +134,7 @@ class ManySequences:
         self._slots = torch.zeros(len(tables), max(ends), dtype=torch.long)
         for row, (table, end) in enumerate(zip(tables, ends, strict=True)):
             self._slots[row, :end] = slots(table, end, torch.device("cpu"))
+            self._slots[row, end:] = self._slots[row, 0]  # padding of its own: not even a weight of 0 hides a NaN
         # Where each real new token comes from in the batch, and where it goes to.
         self._rows = torch.tensor([row for row, n in enumerate(lengths) for _ in range(n)], device=device)
         self._columns = torch.tensor([column for n in lengths for column in range(n)], device=device)

@@ -8,7 +8,7 @@
 from __future__ import annotations
 
 from collections import OrderedDict
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 BLOCK = 16  # tokens
 
@@ -66,6 +66,12 @@ class BlockPool:
                 self._idle[block] = None
             else:
                 self._free.add(block)
+
+    def recount(self, counts: Sequence[int]) -> None:
+        """From now on every block is used as often as `counts` says, and free where it is not used."""
+        self._counts = list(counts)
+        self._idle.clear()
+        self._free = {block for block, count in enumerate(counts) if not count}
 
     def check(self, expected: list[int]) -> None:
         """Assert that every block is in exactly one state, and used as often as `expected` says."""

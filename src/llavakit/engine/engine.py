@@ -6,6 +6,8 @@ One step: the scheduler says who computes what, the runner computes it, each req
 from __future__ import annotations
 
 from collections.abc import Iterator
+from collections.abc import Sequence as Seq
+from contextlib import contextmanager
 from time import perf_counter
 
 import torch
@@ -42,7 +44,8 @@ class Engine:
 
     Between requests it keeps the keys and values of what was said and the pictures seen, and takes from them whatever a
     new conversation shares with an old one: a second question, a retry or a cleared chat need no call of their own.
-    Closing a stream half-way is allowed, and several may be open at a time. An engine belongs to one thread.
+    Closing a stream half-way is allowed, and several may be open at a time. What goes wrong in one request ends it
+    alone. An engine belongs to one thread.
     """
 
     def __init__(
@@ -94,7 +97,7 @@ class Engine:
     ) -> Iterator[Event]:
         """The answer to the last message, piece by piece; the pieces joined are the completion's text.
 
-        A piece is computed when it is asked for. Errors, at the call, as in `submit`.
+        A piece is computed when it is asked for. Errors, at the call, as in `submit`; later, what went wrong.
         """
         return self._read(self._prepare(conversation, params, template, tenant=""))
 
@@ -121,22 +124,24 @@ class Engine:
         return self._scheduler.is_idle
 
     def step(self) -> list[Request]:
-        """Compute one step; returns the requests that have something new to read."""
+        """Compute one step; returns the requests that have something new to read, or have come to their `error`."""
         works = self._scheduler.schedule()
         requests = [self._requests[work.sequence] for work in works]
-        spans = [self._span(work, request) for work, request in zip(works, requests, strict=True)]
+        spans: list[tuple[Request, Work, Span]] = []
+        for work, request in zip(works, requests, strict=True):
+            with self._of(request):
+                spans.append((request, work, self._span(work, request)))
         start = perf_counter()
-        for work in works:
-            if work.sequence.copy is not None:
-                self._runner.copy(*work.sequence.copy)
-        all_logits = self._runner.step(spans) if spans else []
+        all_logits = self._compute(spans)
         elapsed_ms = _ms_since(start)
-        for work, request, logits in zip(works, requests, all_logits, strict=True):
-            self._finish(work, request, logits, elapsed_ms)
-        return [request for request in requests if request.events]
+        for (request, work, _), logits in zip(spans, all_logits, strict=True):
+            if logits is not None:
+                with self._of(request):
+                    self._finish(work, request, logits, elapsed_ms)
+        return [request for request in requests if request.events or request.error is not None]
 
     def abort(self, request: Request) -> None:
-        """Nobody wants this answer any more: what it used is free at once. Harmless once the answer is complete."""
+        """Nobody wants this answer any more: what it used is free at once. Harmless once the request is over."""
         self._scheduler.remove(request.sequence)
         self._requests.pop(request.sequence, None)
 
@@ -148,17 +153,43 @@ class Engine:
     def _read(self, request: Request) -> Iterator[Event]:
         self._add(request)
         try:
-            while request.completion is None or request.events:
+            while not request.is_over or request.events:
                 while request.events:
                     yield request.events.popleft()
-                if request.completion is None:
+                if not request.is_over:
                     self.step()
+            if request.error is not None:
+                raise request.error
         finally:
             self.abort(request)
 
     def _add(self, request: Request) -> None:
-        self._scheduler.add(request.sequence)
         self._requests[request.sequence] = request
+        self._scheduler.add(request.sequence)
+
+    @contextmanager
+    def _of(self, request: Request) -> Iterator[None]:
+        """What goes wrong in here is the end of this request and of no other; a Ctrl-C reaches the caller too."""
+        try:
+            yield
+        except BaseException as error:
+            request.error = error
+            self.abort(request)
+            if not isinstance(error, Exception):
+                raise
+
+    def _compute(self, spans: Seq[tuple[Request, Work, Span]]) -> Seq[Float[Tensor, "num_logits vocab"] | None]:
+        """The scores of each. Where all together fail they are computed one by one, to see whose fault it is."""
+        if not spans:
+            return []
+        try:
+            return self._runner.step([span for _, _, span in spans])
+        except Exception:
+            found: list[Tensor | None] = [None] * len(spans)
+            for index, (request, _, span) in enumerate(spans):
+                with self._of(request):
+                    [found[index]] = self._runner.step([span])
+            return found
 
     def _prepare(
         self, conversation: Conversation, params: SamplingParams, template: str | JinjaTemplate | None, tenant: str
@@ -217,6 +248,8 @@ class Engine:
             request.timings.cached_tokens = work.start
         embeds = self._embeds(work, request)  # which may also place them
         end = work.end + len(work.drafts)
+        if work.sequence.copy is not None:
+            self._runner.copy(*work.sequence.copy)
         return Span(
             tokens=[*request.history[work.start : work.end], *work.drafts],
             positions=request.positions_of(work.start, end),

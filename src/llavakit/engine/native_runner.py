@@ -15,7 +15,7 @@ from llavakit.engine.blocks import BLOCK
 from llavakit.engine.runner import Seen, Span, see
 from llavakit.kernels.graph import KeysValues
 from llavakit.model import Images, Llava
-from llavakit.quantize.native import NativeKind, native_decoder, native_tower
+from llavakit.quantize.native import NativeKind, native_decoder, native_tower, native_tower_kind
 
 FIRST_BLOCKS = 64  # 1,024 tokens; room doubles when it is needed
 
@@ -24,9 +24,13 @@ class NativeRunner:
     """Sequences together in one ragged batch. A sequence's scores are, to the last bit, those it would have alone."""
 
     def __init__(self, model: Llava, kind: NativeKind, *, kept_as: KeysValues = "float16") -> None:
-        """`kind` is the model's `native_kind`; keys and values are `kept_as` these numbers."""
+        """`kind` is the model's `native_kind`; keys and values are `kept_as` these numbers.
+
+        A tower that the kernels do not fit is computed by torch.
+        """
         self._model = model
-        self._decoder, self._tower = native_decoder(model.language, kind), native_tower(model.vision, kind)
+        self._decoder, tower_kind = native_decoder(model.language, kind), native_tower_kind(model)
+        self._tower = None if tower_kind is None else native_tower(model.vision, tower_kind)
         self._kept_as = kept_as
         self._cache = self._decoder.new_cache(FIRST_BLOCKS, kept_as)
         self._bias: Float[Tensor, "blocks 16"] | None = None  # of the attention to each; made when the first comes
@@ -68,7 +72,7 @@ class NativeRunner:
     def _look(self, pixels: Float[Tensor, "views 3 size size"]) -> Images:
         fewer, tower = self._model.config.visual_tokens, self._model.vision
         asks = fewer is not None and fewer.method == "attention"
-        if asks and not tower.config.class_token:
+        if self._tower is None or (asks and not tower.config.class_token):
             return self._model.see(pixels)  # the native tower tells how a class vector looks, and nobody else
         x = tower.embeddings(pixels)
         x = x if tower.pre_layrnorm is None else tower.pre_layrnorm(x)

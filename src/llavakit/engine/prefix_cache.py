@@ -82,6 +82,12 @@ class PrefixCache:
         if len(keys) == BLOCK:
             del self._full[chain(parent, keys)]
 
+    def clear(self) -> None:
+        """Nothing is remembered any more."""
+        self._full.clear()
+        self._children.clear()
+        self._parents.clear()
+
     def is_full(self, block: int) -> bool:
         return len(self._children[self._parents[block]][block]) == BLOCK
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from typing import Self
 
@@ -63,9 +64,15 @@ def forbidden_tokens(config: LlavaConfig, tokenizer_size: int) -> Bool[Tensor, "
 def sample(
     logits: Float[Tensor, " vocab"], params: SamplingParams, generator: torch.Generator, history: Sequence[int]
 ) -> int:
-    """Choose the next token. `history` is every token so far, prompt included, for the repetition penalty."""
+    """Choose the next token. `history` is every token so far, prompt included, for the repetition penalty.
+
+    Raises ValueError where the scores are not numbers.
+    """
     if params.temperature == 0:
-        return int(_penalized(logits.cpu(), params, history).argmax())
+        scores = _penalized(logits.cpu(), params, history)
+        token = int(scores.argmax())
+        _check_best(scores[token])
+        return token
     return int(torch.multinomial(probabilities(logits, params, history), 1, generator=generator))
 
 
@@ -95,7 +102,9 @@ def probabilities(
 ) -> Float[Tensor, " vocab"]:
     """The distribution `sample` draws from at a temperature above 0; in float64, so that long sums stay exact."""
     scores = _penalized(logits.cpu().double(), params, history)
-    scores = (scores - scores.max()) / params.temperature  # the best at 0 first: a tiny temperature cannot overflow
+    best = scores.max()
+    _check_best(best)
+    scores = (scores - best) / params.temperature  # the best at 0 first: a tiny temperature cannot overflow
     if 0 < params.top_k < len(scores):
         scores = scores.masked_fill(scores < scores.topk(params.top_k).values[-1], -torch.inf)
     if params.top_p < 1:
@@ -104,6 +113,15 @@ def probabilities(
     if params.min_p > 0:
         probs = probs.masked_fill(probs < params.min_p * probs.max(), 0)
     return probs / probs.sum()
+
+
+def _check_best(score: Float[Tensor, ""]) -> None:
+    """NaN counts as the largest of all, so one look at the best score sees any that is no number."""
+    if not math.isfinite(score):
+        raise ValueError(
+            "The model's scores for the next token are not numbers, so there is no answer: its weights are damaged, or "
+            "what it computes is too large for the number format it is computed in."
+        )
 
 
 def _penalized(

@@ -7,7 +7,9 @@ in chunks, one whose beginning was found computed, the next token of an answer, 
 from __future__ import annotations
 
 from collections import deque
+from collections.abc import Iterator
 from collections.abc import Sequence as Seq
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 
 from llavakit.engine.blocks import BLOCK, BlockPool, num_blocks_for
@@ -89,12 +91,18 @@ class Scheduler:
 
     def check_room(self, sequence: Sequence) -> None:
         """Raises ValueError if a sequence could never have its turn."""
-        if sequence.num_blocks > self.pool.num_blocks:
+        length, room = len(sequence.keys), self.pool.num_blocks * BLOCK + 1  # the last token is never computed
+        if length >= room:
             raise ValueError(
-                f"The prompt of {len(sequence.keys)} tokens and an answer of up to "
-                f"{sequence.max_length - len(sequence.keys)} need {sequence.num_blocks} blocks of {BLOCK} tokens, but "
-                f"there are {self.pool.num_blocks} in all. Ask for fewer tokens (max_tokens), or give the engine more "
+                f"The prompt is {length} tokens long, but this engine has room for {room}, and one must be left for "
+                "the answer. Ask a shorter question, leave out pictures or earlier messages, or give the engine more "
                 "room (cache_tokens)."
+            )
+        if sequence.max_length > room:
+            raise ValueError(
+                f"The prompt is {length} tokens long and the answer may have up to {sequence.max_length - length}, but "
+                f"this engine has room for {room} in all. Ask for an answer of at most {room - length} (max_tokens), "
+                "or give the engine more room (cache_tokens)."
             )
 
     def add(self, sequence: Sequence) -> None:
@@ -104,8 +112,10 @@ class Scheduler:
 
     def schedule(self) -> list[Work]:
         """What to compute next: every answer's last token, then prompts, then drafts, as far as the budget goes."""
-        while self.waiting and len(self.running) < self.max_sequences and self._admit(self.waiting[0]):
-            self.running.append(self.waiting.popleft())
+        with self._whole_again():
+            while self.waiting and len(self.running) < self.max_sequences and self._admit(self.waiting[0]):
+                self.running.append(self.waiting[0])
+                self.waiting.popleft()
         spare = self.token_budget - sum(sequence.num_pending == 1 for sequence in self.running)
         prompts, answers = list[Work](), list[Work]()
         for sequence in self.running:
@@ -125,15 +135,16 @@ class Scheduler:
     def advance(self, work: Work, tokens: Seq[int] = ()) -> None:
         """A work was done, and gave these tokens: drafts that were right, and the one behind them."""
         sequence = work.sequence
-        sequence.keys += tokens
-        sequence.num_computed = work.end + min(len(tokens), _num_right(work.drafts, tokens))
-        sequence.drafts = ()
-        self._end_copy(sequence)
-        first = work.start // BLOCK
-        sequence.add_names(sequence.num_computed)
-        for index in range(first, sequence.num_computed // BLOCK):
-            keys = sequence.keys[index * BLOCK : (index + 1) * BLOCK]
-            self.prefixes.put(sequence.blocks[index], sequence.names[index], keys)
+        num_computed = work.end + min(len(tokens), _num_right(work.drafts, tokens))
+        with self._whole_again():
+            sequence.keys += tokens
+            sequence.add_names(num_computed)
+            sequence.num_computed = num_computed
+            sequence.drafts = ()
+            self._end_copy(sequence)
+            for index in range(work.start // BLOCK, num_computed // BLOCK):
+                keys = sequence.keys[index * BLOCK : (index + 1) * BLOCK]
+                self.prefixes.put(sequence.blocks[index], sequence.names[index], keys)
 
     def remove(self, sequence: Sequence) -> None:
         """It is done, or nobody wants it any more: its blocks are free for others at once, or kept as long as they can.
@@ -144,23 +155,44 @@ class Scheduler:
             self.waiting.remove(sequence)
         if sequence not in self.running:
             return
-        self.running.remove(sequence)
-        num_full, num_left = divmod(sequence.num_computed, BLOCK)
-        if sequence.copy is None and num_left:
-            keys = sequence.keys[num_full * BLOCK : sequence.num_computed]
-            self.prefixes.put(sequence.blocks[num_full], sequence.names[num_full], keys)
-        self._end_copy(sequence)
-        self._release(sequence)
+        with self._whole_again():
+            self.running.remove(sequence)
+            num_full, num_left = divmod(sequence.num_computed, BLOCK)
+            if sequence.copy is None and num_left:
+                keys = sequence.keys[num_full * BLOCK : sequence.num_computed]
+                self.prefixes.put(sequence.blocks[num_full], sequence.names[num_full], keys)
+            self._end_copy(sequence)
+            self._release(sequence)
 
     def check_integrity(self) -> None:
         """Assert that the counts are those of the tables, and that nothing is remembered of free blocks."""
+        self.pool.check(self._counts())
+        assert not any(self.pool.is_free(block) for block in self.prefixes)
+        assert all(not (s.blocks or s.copy or s.num_computed) for s in self.waiting)
+
+    @contextmanager
+    def _whole_again(self) -> Iterator[None]:
+        """Whatever breaks in, a Ctrl-C between two lines among it, the counts are those of the tables afterwards.
+
+        They are counted anew, and what was kept for later is forgotten, for it may have been half remembered.
+        """
+        try:
+            yield
+        except BaseException:
+            self.waiting = deque(sequence for sequence in self.waiting if sequence not in self.running)
+            for sequence in self.waiting:
+                sequence.blocks, sequence.copy, sequence.num_computed = [], None, 0
+            self.prefixes.clear()
+            self.pool.recount(self._counts())
+            raise
+
+    def _counts(self) -> list[int]:
+        """How often each block stands in a table, or is the source of a copy to be made."""
         counts = [0] * self.pool.num_blocks
         for sequence in self.running:
             for block in [*sequence.blocks, *(sequence.copy or ())[:1]]:
                 counts[block] += 1
-        self.pool.check(counts)
-        assert not any(self.pool.is_free(block) for block in self.prefixes)
-        assert all(not (s.blocks or s.copy or s.num_computed) for s in self.waiting)
+        return counts
 
     def _admit(self, sequence: Sequence) -> bool:
         """Give it all the blocks it will need; without effect if there are too few."""
@@ -188,8 +220,8 @@ class Scheduler:
 
     def _end_copy(self, sequence: Sequence) -> None:
         if sequence.copy is not None:
-            self.pool.release(sequence.copy[0], keep=True)
-            sequence.copy = None
+            source, sequence.copy = sequence.copy[0], None
+            self.pool.release(source, keep=True)
 
     def _release(self, sequence: Sequence) -> None:
         for block in reversed(sequence.blocks):  # so that the end of a prompt goes before its beginning

@@ -12,6 +12,7 @@ from torch import Tensor
 from llavakit.kernels import twin
 from llavakit.kernels.halves import Halves
 from llavakit.kernels.packed import Packed, gather_rows
+from llavakit.kernels.threads import check_threads, cores
 
 try:
     import llavakit.kernels._native as native
@@ -19,6 +20,9 @@ except ModuleNotFoundError:
     native, _WHY = None, "not built, for want of a C++ compiler when llavakit was installed"
 except ImportError as error:
     native, _WHY = None, str(error)
+
+if native and native.threads() > cores():
+    native.set_threads(cores())  # it knows the cores, but not how much of their time there is
 
 __all__ = ["Packed", "gather_rows", "instruction_set", "matmul", "native", "num_threads", "set_num_threads"]
 
@@ -33,16 +37,19 @@ def instruction_set() -> str:
 
 
 def num_threads() -> int:
-    """How many threads the kernels compute with: at first as many as this process has cores."""
+    """How many threads the kernels compute with: at first as many as this process may use cores."""
     return native.threads() if native else torch.get_num_threads()
 
 
 def set_num_threads(count: int) -> None:
-    """Compute with so many threads. Results do not depend on it. ValueError for more than there are cores."""
+    """Compute with so many threads, here and in torch. ValueError for more than there are cores.
+
+    Results of the native kernels do not depend on it.
+    """
+    check_threads(count)
+    torch.set_num_threads(count)
     if native:
         native.set_threads(count)
-    else:
-        torch.set_num_threads(count)
 
 
 def matmul(packed: Packed, x: Float[Tensor, "m cols"]) -> Float[Tensor, "m rows"]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Literal
 
 import torch
@@ -14,7 +15,7 @@ from llavakit.model import LanguageModel, Llava, VisionTower
 from llavakit.model.layers import rotary_angles
 from llavakit.quantize.linear import PackedMatrix, TiedHead
 
-LARGEST_COPIED = 10**9  # weights of a model that is not quantised: they are laid out anew beside the model
+LARGEST_COPIED = 10**9  # weights of a part that is not quantised: they are laid out anew beside the model
 
 
 NativeKind = Literal["packed", "float16", "bfloat16"]
@@ -22,25 +23,27 @@ NativeKind = Literal["packed", "float16", "bfloat16"]
 
 
 def native_kind(model: Llava) -> NativeKind | None:
-    """By what a model can be computed by native graphs without loss, on a CPU for which kernels are built.
+    """By what a model's language model can be computed by a native graph without loss, where kernels are built for it.
 
-    Quantised models can, and those whose weights were stored in 16 bits and are not too many; None for others.
+    Quantised ones can, and those whose weights were stored in 16 bits and are not too many; None for others.
     """
-    language, vision = model.language, model.vision.config
-    widths = (
-        language.config.hidden_size,
-        language.config.head_dim,
-        language.config.intermediate_size,
-        vision.hidden_size,
-        vision.hidden_size // vision.num_heads,
-        vision.intermediate_size,
-    )
-    on_cpu = native is not None and language.norm.weight.device.type == "cpu"
-    if not on_cpu or any(width % 16 for width in widths):
+    config = model.language.config
+    return _kind_of(model.language, (config.hidden_size, config.head_dim, config.intermediate_size))
+
+
+def native_tower_kind(model: Llava) -> NativeKind | None:
+    """The same of its vision tower, which may well be for torch where the language model is not, or the other way."""
+    config = model.vision.config
+    widths = (config.hidden_size, config.hidden_size // config.num_heads, config.intermediate_size)
+    return _kind_of(model.vision, widths)
+
+
+def _kind_of(part: LanguageModel | VisionTower, widths: Sequence[int]) -> NativeKind | None:
+    if native is None or next(part.parameters()).device.type != "cpu" or any(width % 16 for width in widths):
         return None
-    if isinstance(language.embed_tokens, PackedMatrix):
+    if any(isinstance(each, PackedMatrix) for each in part.modules()):
         return "packed"
-    weights = [each.weight.detach() for each in model.modules() if isinstance(each, nn.Linear | nn.Embedding)]
+    weights = [each.weight.detach() for each in part.modules() if isinstance(each, nn.Linear | nn.Embedding)]
     if sum(weight.numel() for weight in weights) > LARGEST_COPIED:
         return None
     return exact_kind(weights)
@@ -97,7 +100,7 @@ def native_decoder(language: LanguageModel, kind: NativeKind = "packed") -> Nati
 
 
 def native_tower(tower: VisionTower, kind: NativeKind = "packed") -> NativeTower:
-    """For the tower of a model of this `native_kind`."""
+    """For the tower of a model of this `native_tower_kind`."""
     made = _Matrices(kind)
     return NativeTower(
         [

@@ -13,6 +13,7 @@ from llavakit.checkpoint.reader import stored_tensors
 from llavakit.checkpoint.weights import load_model
 from llavakit.data.datasets import RecordDataset
 from llavakit.data.records import read_records
+from llavakit.kernels import set_num_threads
 from llavakit.model import Llava
 from llavakit.model.clip import Clip
 from llavakit.processing import Processor, Tokenizer
@@ -38,7 +39,7 @@ def prepare(config: TrainConfig) -> Setup:
     device = pick_device(config.device)
     records = read_records(config.data, images=config.images)
     if config.threads:
-        torch.set_num_threads(config.threads)
+        set_num_threads(config.threads)
     torch.manual_seed(config.seed)
     model, processor = _started(config) if config.start else _anew(config)
     for part, source in config.parts.items():

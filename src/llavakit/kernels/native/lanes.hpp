@@ -179,9 +179,9 @@ LANES_INLINE Ints to_ints(Floats x) {
     return y;
 }
 
-// e to the x, within two units in the last place; 0 below -87.
+// e to the x, within two units in the last place; 0 below -87. What is no number stays none.
 LANES_INLINE Floats exp(Floats x) {
-    x = max(min(x, all(88.0f)), all(-88.0f));
+    x = max(all(-88.0f), min(all(88.0f), x));  // of two, the second one where either is no number
     const Floats n = nearest(x * all(1.44269504f));
     Floats r = fma(n, all(-0.693359375f), x);
     r = fma(n, all(2.12194440e-4f), r);
