@@ -188,7 +188,7 @@ def test_the_runner_for_a_model(
     kind: str | None, device: str, is_compiled: bool, wanted: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     for name in ("NativeRunner", "TorchRunner", "GraphRunner"):
-        monkeypatch.setattr(engine_module, name, lambda *arguments, name=name: name)
+        monkeypatch.setattr(engine_module, name, lambda *arguments, name=name, **options: name)
     monkeypatch.setattr(engine_module, "native_kind", lambda model: kind)
     weight = SimpleNamespace(device=torch.device(device))
     model = SimpleNamespace(language=SimpleNamespace(norm=SimpleNamespace(weight=weight)))
