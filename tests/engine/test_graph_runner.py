@@ -218,3 +218,13 @@ def test_a_quantised_model_answers_by_its_own_numbers(scheme: str, picture: Draw
     found = runner.step(spans(runner.encode(inputs.pixels, inputs.sizes[0]).embeds))
     for one, other in zip(found, wanted, strict=True):  # the plain way rounds activations to int8
         assert (one - other).norm() < 0.05 * other.norm()
+
+
+def test_what_a_failed_request_left_behind_is_not_read(loaded: Loaded) -> None:
+    span, scores = Span(tokens_of(5, 1), 0, [1]), []
+    for left in (0.0, float("nan")):
+        runner = GraphRunner(loaded.model, 2)
+        for tensor in [*runner._storage.keys, *runner._storage.values]:
+            tensor.fill_(left)
+        scores.append(runner.step([span])[0])
+    assert torch.equal(*scores)

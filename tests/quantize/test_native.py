@@ -10,7 +10,7 @@ from torch import Tensor
 
 from llavakit.config import LanguageConfig, VisionConfig
 from llavakit.kernels import native
-from llavakit.kernels.graph import BLOCK, KeysValues, NativeDecoder
+from llavakit.kernels.graph import BLOCK, PARTS, KeysValues, NativeDecoder
 from llavakit.model import LanguageModel, VisionTower
 from llavakit.model.cache import KVCache
 from llavakit.quantize.linear import QuantizedEmbedding, QuantizedLinear
@@ -227,15 +227,26 @@ def test_what_does_not_fit_is_refused(decoder: NativeDecoder) -> None:
         {"starts": ints(0, 1)},
         {"tables": table + NUM_BLOCKS},
         {"wanted": ints(2)},
+        {"wanted": ints(1, 1, 1)},
         {"cache": cache[:1]},
     ):
         with pytest.raises(ValueError):
             decoder.step(**{**good, **bad})
-    logits = torch.empty(1, 90)
     with pytest.raises(ValueError, match="bias"):
-        decoder._native.step(
-            ints(1, 2), ints(0, 1), ints(0, 2), ints(0), table, None, cache, ints(1), logits, torch.zeros(2, BLOCK)
-        )
+        decoder.step(**good, bias=torch.zeros(2, BLOCK))
+    with pytest.raises(ValueError, match="seconds"):
+        decoder.step(**good, seconds=torch.zeros(3, dtype=torch.float64))
+
+
+@torch.inference_mode()
+def test_the_seconds_of_the_parts_are_those_of_the_step(decoder: NativeDecoder) -> None:
+    tokens, here = torch.arange(64).int() % 90, torch.arange(64).int()
+    seconds, cache = torch.zeros(len(PARTS), dtype=torch.float64), decoder.new_cache(NUM_BLOCKS)
+    start = perf_counter()
+    found = decoder.step(tokens, here, ints(0, 64), ints(0), a_table()[None], cache, here, seconds=seconds)
+    passed = perf_counter() - start
+    assert (seconds > 0).all() and 0 < seconds.sum() <= passed
+    assert torch.equal(found, logits_of(decoder, tokens, [64]))
 
 
 @torch.inference_mode()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections import defaultdict
+from collections.abc import Callable
 from time import perf_counter
 from typing import Any
 
@@ -44,11 +45,20 @@ def measure_subject(
     work = works(config, first=prompt.first, second=prompt.second, weight_bytes=weights, kv_cache=kv_cache)
     read = decode_work(config.language, context=prompt.first, weight_bytes=weights, kv_cache=kv_cache).bytes
     found: dict[str, list[float]] = defaultdict(list)
+    parts: dict[str, dict[str, list[float]]] = defaultdict(lambda: defaultdict(list))
+
+    def timed(job: str, times: int, call: Callable[..., Any], *arguments: int) -> float:
+        subject.take_parts()
+        seconds = _seconds(call, *arguments) / times
+        for part, taken in subject.take_parts().items():
+            parts[job][part].append(1e3 * taken / times)
+        return seconds
+
     for _ in range(rounds):
         ceilings = probe(threads, device)
-        encode, prefill = _seconds(subject.encode), _seconds(subject.prefill, prompt.first, 0)
-        decode = _seconds(subject.decode, prompt.spoken, prompt.first, 1) / prompt.spoken
-        second = _seconds(subject.prefill, prompt.second, prompt.first)
+        encode, prefill = _seconds(subject.encode), timed("prefill", 1, subject.prefill, prompt.first, 0)
+        decode = timed("decode", prompt.spoken, subject.decode, prompt.spoken, prompt.first, 1)
+        second = timed("second", 1, subject.prefill, prompt.second, prompt.first)
         found["encode_ms"].append(1e3 * encode)
         found["prefill_tokens_per_s"].append(prompt.first / prefill)
         found["decode_tokens_per_s"].append(1 / decode)
@@ -62,7 +72,8 @@ def measure_subject(
             found["bfloat16_gflops"].append(ceilings.bfloat16_gflops)
             rate = work["prefill"]["gigaoperations"] / prefill
             found["prefill_share_of_products"].append(rate / ceilings.bfloat16_gflops)
-    return {"figures": _figures(found), "memory": memory(), "work": work, "rounds": rounds}
+    told = {job: _figures(taken) for job, taken in parts.items()}
+    return {"figures": _figures(found), "parts_ms": told, "memory": memory(), "work": work, "rounds": rounds}
 
 
 def measure_engine(

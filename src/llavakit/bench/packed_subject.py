@@ -9,7 +9,16 @@ from torch import Tensor
 
 from llavakit.config import LlavaConfig
 from llavakit.kernels import matmul
-from llavakit.kernels.graph import BLOCK, DecoderLayer, KeysValues, Matrix, NativeDecoder, NativeTower, TowerLayer
+from llavakit.kernels.graph import (
+    BLOCK,
+    PARTS,
+    DecoderLayer,
+    KeysValues,
+    Matrix,
+    NativeDecoder,
+    NativeTower,
+    TowerLayer,
+)
 from llavakit.kernels.packed import Packed, packed_bytes, record_bytes
 from llavakit.model.layers import rotary_frequencies
 from llavakit.model.vision import VisionEmbeddings
@@ -36,6 +45,7 @@ class PackedSubject:
         self._decoder = self._new_decoder(scheme)
         self._cache = self._new_cache(-(-self._language.max_positions // BLOCK))
         self._together: Tensor | None = None  # of several conversations
+        self._seconds = torch.zeros(len(PARTS), dtype=torch.float64)
 
     def _new_cache(self, num_blocks: int) -> Tensor:
         return self._decoder.new_cache(num_blocks, self._kv_cache)
@@ -99,7 +109,13 @@ class PackedSubject:
             torch.arange(batch * blocks, dtype=torch.int32).view(batch, blocks),
             cache,
             torch.arange(count - 1, batch * count, count, dtype=torch.int32),
+            seconds=self._seconds,
         ).argmax(-1)
+
+    def take_parts(self) -> dict[str, float]:
+        parts = dict(zip(PARTS, self._seconds.tolist(), strict=True))
+        self._seconds.zero_()
+        return parts
 
     @property
     def decode_bytes(self) -> int:

@@ -65,6 +65,9 @@ class RunnerSubject:
         for logits in self._runner.step([Span(tokens, start, table) for table in tables]):
             logits.cpu()
 
+    def take_parts(self) -> dict[str, float]:
+        return {}
+
     @property
     def decode_bytes(self) -> int:
         """As the weights lie on the device, so with what is read of a matrix in one of its two forms alone."""

@@ -24,6 +24,9 @@ class Subject(Protocol):
         Gives the seconds where making ready for so many sequences has to be left out of them.
         """
 
+    def take_parts(self) -> dict[str, float]:
+        """What each part of the language model took since the last call, in seconds; empty where nothing tells."""
+
     @property
     def decode_bytes(self) -> int:
         """Bytes of the weights that a decoded token reads."""
@@ -73,6 +76,9 @@ class TorchSubject:
         positions = torch.arange(start, start + count).expand(batch, -1)
         hidden = self._model(tokens, None, positions, cache)
         self._model.language.logits(hidden[:, -1]).argmax(-1)
+
+    def take_parts(self) -> dict[str, float]:
+        return {}
 
     @property
     def decode_bytes(self) -> int:

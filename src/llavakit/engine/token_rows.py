@@ -122,5 +122,8 @@ def attend_apart(
     if bias is not None:
         scores = scores + bias[None, :, None].float()
     weights = scores.masked_fill(is_hidden[None, :, None], -torch.inf).softmax(-1)
-    mixed = (weights[..., None] * values[:, :, None].float()).sum(-2)
+    seen = (
+        values[:, :, None].float().masked_fill(is_hidden[None, :, None, :, None], 0)
+    )  # or a stale NaN would be mixed in
+    mixed = (weights[..., None] * seen).sum(-2)
     return mixed.permute(1, 0, 2, 3).reshape(rows, -1)

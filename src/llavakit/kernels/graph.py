@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from typing import Literal
 
 import torch
-from jaxtyping import Float, Int, UInt8
+from jaxtyping import Float, Float64, Int, UInt8
 from torch import Tensor
 
 from llavakit.kernels import native, native_matrix
@@ -19,6 +19,11 @@ from llavakit.kernels.halves import Halves
 from llavakit.kernels.packed import Packed
 
 BLOCK = 16  # positions of the cache that lie together
+PARTS = (
+    "embedding", "norms, rounding to 8 bits", "queries, keys, values", "positions, cache", "attention", "attention out",
+    "gate, up", "down", "output matrix",
+)  # fmt: skip
+"""Of a step of a decoder, in the native module's order."""
 KeysValues = Literal["float16", "int8"]  # what they are kept as; as int8 with a scale for each position
 
 ACTIVATIONS = ("quick_gelu", "gelu", "gelu_tanh")  # by the native module's numbers
@@ -108,12 +113,14 @@ class NativeDecoder:
         wanted: Int[Tensor, " wanted"],
         embeds: Float[Tensor, "embedded dim"] | None = None,
         bias: Float[Tensor, "blocks 16"] | None = None,
+        seconds: Float64[Tensor, " parts"] | None = None,
     ) -> Float[Tensor, "wanted vocab"]:
         """New tokens of several sequences, behind one another; sequence s has the rows from starts[s] to starts[s+1].
 
         All integers are int32. A token below 0 stands for the next row of `embeds`. Keys and values go into `cache`
         by each sequence's table of blocks, behind the `cached` ones; `positions` may leave gaps. Logits come of the
         rows that are `wanted`. `bias` is added to all attention to each position of the cache, the new ones included.
+        What each of the `PARTS` took is added to `seconds`.
         """
         logits = torch.empty(len(wanted), self._vocab)
         self._native.step(
@@ -127,6 +134,7 @@ class NativeDecoder:
             wanted,
             logits,
             bias,
+            seconds,
         )
         return logits
 

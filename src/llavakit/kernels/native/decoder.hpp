@@ -8,6 +8,7 @@
 #include "attention.hpp"
 #include "graph.hpp"
 #include "steps.hpp"
+#include "stopwatch.hpp"
 
 namespace ISA_NAMESPACE {
 
@@ -62,6 +63,7 @@ class DecoderStep {
     DecoderStep(const Decoder& decoder, const Batch& batch, Deal deal)
         : decoder_(decoder),
           batch_(batch),
+          watch_(batch.seconds),
           queries_width_(decoder.heads * decoder.head_dim),
           keys_width_(decoder.kv_heads * decoder.head_dim),
           sharing_(decoder.heads / decoder.kv_heads),
@@ -90,6 +92,7 @@ class DecoderStep {
 
     void run() {
         embed();
+        watch_.lap(llavakit::EMBEDDING);
         for (int64_t layer = 0; layer < decoder_.num_layers; layer++) {
             uint8_t* cache = batch_.cache + layer * batch_.layer_stride;
             keys_and_values(decoder_.layers[layer], cache);
@@ -135,6 +138,7 @@ class DecoderStep {
             rms_norm(hidden_ + row * decoder_.dim, weight, decoder_.dim, decoder_.eps, normed);
             prepared.put(row, normed);
         });
+        watch_.lap(llavakit::ROUNDING);
     }
 
     void keys_and_values(const DecoderLayer& layer, uint8_t* cache) {
@@ -143,15 +147,20 @@ class DecoderStep {
                                     {&layer.k, {keys_, keys_width_, Output::PUT}},
                                     {&layer.v, {values_, keys_width_, Output::PUT}}};
         multiply(products, 3, attention_in_.get(rows_));
+        watch_.lap(llavakit::QKV);
         over_rows(decoder_.kv_heads, rows_ * (sharing_ + 2) * decoder_.head_dim,
                   [&](int64_t kv_head) { remember(kv_head, cache); });
+        watch_.lap(llavakit::CACHE);
     }
 
     void attention(const DecoderLayer& layer, const uint8_t* cache) {
         attend_all(cache);
+        watch_.lap(llavakit::ATTENTION);
         over_rows(rows_, queries_width_, [&](int64_t row) { attention_out_.put(row, mixed_ + row * queries_width_); });
+        watch_.lap(llavakit::ROUNDING);
         const Product product{&layer.o, {hidden_, decoder_.dim, Output::ADD}};
         multiply(&product, 1, attention_out_.get(rows_));
+        watch_.lap(llavakit::ATTENTION_OUT);
     }
 
     // Where in its sequence a row stands: positions may leave gaps, the cache does not.
@@ -241,19 +250,24 @@ class DecoderStep {
         norm_into(mlp_in_, layer.post_norm);
         const Product gated{&layer.gate, {inner_, decoder_.inner, Output::GATE}, &layer.up};
         multiply(&gated, 1, mlp_in_.get(rows_));
+        watch_.lap(llavakit::GATE_UP);
         over_rows(rows_, decoder_.inner, [&](int64_t row) { mlp_out_.put(row, inner_ + row * decoder_.inner); });
+        watch_.lap(llavakit::ROUNDING);
         const Product product{&layer.down, {hidden_, decoder_.dim, Output::ADD}};
         multiply(&product, 1, mlp_out_.get(rows_));
+        watch_.lap(llavakit::DOWN);
     }
 
     void logits() {
         norm_into(head_in_, decoder_.norm);
         const Product product{&decoder_.head, {batch_.logits, decoder_.head.rows, Output::PUT}};
         multiply(&product, 1, head_in_.get(rows_));
+        watch_.lap(llavakit::HEAD);
     }
 
     const Decoder& decoder_;
     const Batch& batch_;
+    llavakit::Stopwatch watch_;
     const int64_t queries_width_, keys_width_;
     const int64_t sharing_;  // heads of queries that share one of keys and values
     const int64_t longest_;

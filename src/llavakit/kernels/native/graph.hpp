@@ -97,6 +97,7 @@ struct Batch {
     const int32_t* wanted;      // [num_wanted] rows whose logits are wanted
     int64_t num_wanted;
     float* logits;              // [num_wanted, vocab]
+    double* seconds;            // [NUM_PARTS], to add to; or null
 };
 
 struct TowerLayer {

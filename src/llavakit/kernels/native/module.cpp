@@ -15,6 +15,7 @@
 #include "kernels.hpp"
 #include "pool.hpp"
 #include "probe.hpp"
+#include "stopwatch.hpp"
 
 namespace nb = nanobind;
 using nb::literals::operator""_a;
@@ -114,7 +115,8 @@ class DecoderHandle {
     void step(const Ints1& tokens, const Ints1& positions, const Ints1& starts, const Ints1& cached,
               const Array<const int32_t, 2>& tables,
               const std::optional<Array<const float, 2>>& embeds, const Array<uint8_t, 3>& cache, const Ints1& wanted,
-              const Array<float, 2>& logits, const std::optional<Array<const float, 2>>& bias) {
+              const Array<float, 2>& logits, const std::optional<Array<const float, 2>>& bias,
+              const std::optional<Array<double, 1>>& seconds) {
         const int64_t rows = int64_t(tokens.shape(0)), sequences = int64_t(starts.shape(0)) - 1;
         const int64_t blocks = int64_t(cache.shape(1)), embedded = embeds ? int64_t(embeds->shape(0)) : 0;
         const int64_t block_bytes = int64_t(cache.shape(2));
@@ -125,6 +127,7 @@ class DecoderHandle {
         expect(int64_t(positions.shape(0)) == rows && sequences >= 1 && int64_t(tables.shape(0)) == sequences &&
                    int64_t(cached.shape(0)) == sequences && starts(0) == 0 && starts(sequences) == rows,
                "a step's rows and sequences do not fit");
+        expect(!seconds || seconds->shape(0) == NUM_PARTS, "seconds of other parts than a step has");
         expect(!bias || (int64_t(bias->shape(0)) == blocks && bias->shape(1) == 16), "the bias is of another cache");
         expect(wanted.shape(0) == logits.shape(0) && int64_t(wanted.shape(0)) <= rows &&
                    int64_t(logits.shape(1)) == decoder_.head.rows,
@@ -152,7 +155,8 @@ class DecoderHandle {
                           .kept = is_halves ? HALVES : BYTES,
                           .layer_stride = int64_t(cache.shape(1) * cache.shape(2)),
                           .bias = bias ? bias->data() : nullptr, .wanted = wanted.data(),
-                          .num_wanted = int64_t(wanted.shape(0)), .logits = logits.data()};
+                          .num_wanted = int64_t(wanted.shape(0)), .logits = logits.data(),
+                          .seconds = seconds ? seconds->data() : nullptr};
         const nb::gil_scoped_release others_may_run;
         const std::lock_guard one_at_a_time(workspace_lock_);
         const std::shared_lock steady(number_of_threads);
@@ -243,7 +247,7 @@ NB_MODULE(_native, module) {
              "k"_a, "v"_a, "o"_a, "gate"_a, "up"_a, "down"_a)
         .def("step", &DecoderHandle::step, "tokens"_a, "positions"_a, "starts"_a, "cached"_a, "tables"_a,
              "embeds"_a.none(), "cache"_a.noconvert(), "wanted"_a, "logits"_a.noconvert(),
-             "bias"_a.none());
+             "bias"_a.none(), "seconds"_a.none().noconvert());
     nb::class_<TowerHandle>(module, "Tower")
         .def(nb::init<int64_t, int64_t, float, int>(), "dim"_a, "heads"_a, "eps"_a, "activation"_a)
         .def("add_layer", &TowerHandle::add_layer, "norm1"_a.noconvert(), "norm1_bias"_a.noconvert(),
