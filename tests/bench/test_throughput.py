@@ -10,7 +10,7 @@ from llavakit.bench.shapes import SHAPES
 
 
 class Clock:
-    """A subject that takes one second a step, however many take it."""
+    """A subject that takes one second a step, however many take it, and many seconds to be ready for several."""
 
     decode_bytes = 1
 
@@ -21,8 +21,9 @@ class Clock:
 
     def prefill(self, tokens: int, start: int) -> None: ...
 
-    def decode(self, steps: int, start: int, batch: int) -> None:
-        self.now += steps
+    def decode(self, steps: int, start: int, batch: int) -> float | None:
+        self.now += steps if batch == 1 else steps + 100
+        return None if batch == 1 else float(steps)
 
 
 def test_rates(monkeypatch: pytest.MonkeyPatch) -> None:

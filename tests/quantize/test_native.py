@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from itertools import pairwise
+from time import perf_counter
 
 import pytest
 import torch
@@ -232,10 +233,11 @@ def test_what_does_not_fit_is_refused(decoder: NativeDecoder) -> None:
     ):
         with pytest.raises(ValueError):
             decoder.step(**{**good, **bad})
+    given = (ints(1, 2), ints(0, 1), ints(0, 2), ints(0), table, None, cache, ints(1), torch.empty(1, 90))
     with pytest.raises(ValueError, match="bias"):
-        decoder.step(**good, bias=torch.zeros(2, BLOCK))
+        decoder._native.step(*given, torch.zeros(2, BLOCK), None)
     with pytest.raises(ValueError, match="seconds"):
-        decoder.step(**good, seconds=torch.zeros(3, dtype=torch.float64))
+        decoder._native.step(*given, None, torch.zeros(3, dtype=torch.float64))
 
 
 @torch.inference_mode()
