@@ -1,4 +1,4 @@
-"""Writes the tables of README.md and docs/speed.md from benchmarks/peers.json: `make bench`, or `make docs`.
+"""Writes the tables of README.md and docs/speed.md from benchmarks/*.json: `make bench`, or `make docs`.
 
 A table stands between a mark with its name and one that ends it; everything else on these pages is written by hand.
 """
@@ -17,6 +17,8 @@ from llavakit.bench.peers.table import OURS
 
 ROOT = Path(__file__).parent.parent
 RESULTS = ROOT / "benchmarks" / "peers.json"
+LATENCY = ROOT / "benchmarks" / "latency.json"
+THROUGHPUT = {kept: ROOT / "benchmarks" / f"throughput-{kept}.json" for kept in ("float16", "int8")}
 PAGES = (ROOT / "README.md", ROOT / "docs" / "speed.md")
 MARKED = re.compile(r"(<!-- speed: (?P<name>\w+) -->\n).*?(<!-- end -->)", re.S)
 JOBS = {
@@ -105,6 +107,29 @@ def _milliseconds(result: dict[str, Any]) -> str:
     return _table(rows)
 
 
+def _parts(result: dict[str, Any]) -> str:
+    """What each part of the language model takes, of a run of `llava bench latency` on its own."""
+    parts = json.loads(LATENCY.read_text(encoding="utf-8"))["parts_ms"]
+    jobs = {job: JOBS[job] if job != "decode" else "a word" for job in parts}
+    rows = [["ms", *jobs.values()]]
+    for name in next(iter(parts.values())):
+        rows.append([name, *(f"{parts[job][name]['median']:,.3g}" for job in jobs)])
+    return _table(rows)
+
+
+def _together(result: dict[str, Any]) -> str:
+    """Several conversations, by what keys and values are kept as."""
+    runs = {kept: json.loads(path.read_text(encoding="utf-8")) for kept, path in THROUGHPUT.items()}
+    counts = next(iter(runs.values()))["tokens_per_s"]
+    rows = [
+        ["conversations", *(f"keys and values {kept}, {what}" for kept in runs for what in ("tokens/s", "times one"))]
+    ]
+    for count in counts:
+        told = ((run["tokens_per_s"][count], run["times_1"][count]) for run in runs.values())
+        rows.append([count, *(_seconds(one) for pair in told for one in pair)])
+    return _table(rows)
+
+
 def _ceilings(result: dict[str, Any]) -> str:
     rows = [["probed in each round", *(str(index + 1) for index in range(len(result["ceilings"])))]]
     for key, spoken in (("read_gbps", "memory read, GB/s"), ("int8_gops", "products of int8, GOP/s")):
@@ -131,6 +156,8 @@ TABLES: dict[str, Callable[[dict[str, Any]], str]] = {
     "peers": _peers,
     "targets": _targets,
     "milliseconds": _milliseconds,
+    "parts": _parts,
+    "together": _together,
     "ceilings": _ceilings,
     "circumstances": _circumstances,
 }
