@@ -45,6 +45,8 @@ def test_every_number_is_the_models_own(llava: Callable, model_folder: Path) -> 
     assert shown["float32"] == f"{weights / 1e6:,.1f} MB + {cache / 1e6:,.1f} MB"
     weights, cache = bytes_in(model, SCHEMES["int8"]), cache_bytes(model.config.language, 256)
     assert shown["int8"] == f"{weights / 1e6:,.1f} MB + {cache / 1e6:,.1f} MB"
+    cache = cache_bytes(model.config.language, 256, 8)
+    assert shown["kv int8"] == f"{cache / 1e6:,.1f} MB of keys and values, with --kv-cache int8"
     assert shown["size"] == f"{(model_folder / 'model.safetensors').stat().st_size / 1e6:,.1f} MB"
 
 
@@ -78,7 +80,7 @@ def test_a_fact_is_one_line_and_a_path_whole(llava: Callable, model_folder: Path
     folder.symlink_to(model_folder)
     lines = llava("show", folder).out.splitlines()
     assert lines[0] == f"model       {folder} (llavakit format)"
-    assert len(lines) == 20 and all(line == line.rstrip() for line in lines)
+    assert len(lines) == 21 and all(line == line.rstrip() for line in lines)
 
 
 def test_json(llava: Callable, model_folder: Path, tiled_folder: Path) -> None:

@@ -187,6 +187,30 @@ def test_a_bias_of_the_cache_is_added_to_the_attention(
 
 
 @torch.inference_mode()
+@pytest.mark.parametrize("extreme", [float("nan"), float("inf"), 3e38, 1e-42, 0.0])
+@pytest.mark.parametrize("kept_as", ["float16", "int8"])
+def test_extreme_numbers_stay_with_their_sequence(
+    language: LanguageModel, decoder: NativeDecoder, kept_as: KeysValues, extreme: float
+) -> None:
+    """Neither who is computed beside them nor who gets their blocks afterwards is changed by a bit."""
+    tokens = torch.randint(0, 90, (40,), generator=torch.Generator().manual_seed(7)).int()
+    alone = logits_of(decoder, tokens, [40], kept_as)
+    cache, tables, here = decoder.new_cache(NUM_BLOCKS, kept_as), a_table()[:6].view(2, 3), torch.arange(40).int()
+    both = decoder.step(
+        torch.cat((torch.full((40,), -1).int(), tokens)),
+        torch.cat((here, here)),
+        ints(0, 40, 80),
+        ints(0, 0),
+        tables,
+        cache,
+        here + 40,
+        torch.full((40, language.config.hidden_size), extreme),
+    )
+    assert torch.equal(both, alone)
+    assert torch.equal(decoder.step(tokens, here, ints(0, 40), ints(0), tables[:1], cache, here), alone)
+
+
+@torch.inference_mode()
 def test_embeddings_in_place_of_tokens(language: LanguageModel, decoder: NativeDecoder) -> None:
     tokens = torch.randint(0, 90, (12,), generator=torch.Generator().manual_seed(4)).int()
     whole, cache = logits_of(decoder, tokens, [12]), decoder.new_cache(NUM_BLOCKS)

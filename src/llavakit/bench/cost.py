@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from llavakit.bench.figures import rounded
 from llavakit.config import LanguageConfig, LlavaConfig, VisionConfig
 from llavakit.kernels.graph import KeysValues
+from llavakit.model.footprint import cache_bytes
 
 
 @dataclass(frozen=True)
@@ -70,18 +71,12 @@ class Work:
         return max(self.bytes / gigabytes_per_s, self.operations / gigaoperations_per_s) / 1e9
 
 
-def cache_bytes_read(config: LanguageConfig, kv_cache: KeysValues | None) -> int:
-    """Of one token's keys and values; those of 8 bits have a scale of four bytes for each head."""
-    width = config.head_dim + 4 if kv_cache == "int8" else 2 * config.head_dim
-    return 2 * config.num_layers * config.num_kv_heads * width
-
-
 def decode_work(
     config: LanguageConfig, *, context: int, weight_bytes: float, batch: int = 1, kv_cache: KeysValues | None = None
 ) -> Work:
     """One step of `batch` sequences, each `context` tokens long: all weights once, and everybody's keys and values."""
     weights = sum(matrix.weights for matrix in language_matrices(config))
-    cache = cache_bytes_read(config, kv_cache) * context * batch
+    cache = cache_bytes(config, context, 8 if kv_cache == "int8" else 16) * batch
     attention = 4 * config.num_layers * config.num_heads * config.head_dim * context * batch
     return Work(weight_bytes + cache, 2 * weights * batch + attention)
 

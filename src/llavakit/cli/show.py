@@ -47,6 +47,7 @@ def _facts(folder: Path, contents: Contents, image_size: str | None, *, known_li
     from llavakit.checkpoint.card import licence_of
     from llavakit.checkpoint.describe import variant
     from llavakit.model.empty import empty
+    from llavakit.model.footprint import cache_bytes
 
     config = contents.config
     whole = empty(config)
@@ -65,6 +66,7 @@ def _facts(folder: Path, contents: Contents, image_size: str | None, *, known_li
         "size": sum(file.stat().st_size for file in folder.glob("*.safetensors")),
         "licence": licence_of(folder) or known_licence or None,
         "memory": _memory(whole),
+        "int8_cache": cache_bytes(config.language, config.language.max_positions, 8),
         "kernels": {"instruction_set": kernels.instruction_set(), "threads": kernels.num_threads()},
         "config": config.model_dump(mode="json"),
     }
@@ -123,6 +125,7 @@ def _lines(facts: dict[str, Any], config: LlavaConfig) -> Iterator[str]:
             (f"  {name}", f"{_megabytes(memory['weights'])} + {_megabytes(memory['cache'])}")
             for name, memory in facts["memory"].items()
         ),
+        ("  kv int8", f"{_megabytes(facts['int8_cache'])} of keys and values, with --kv-cache int8"),
         ("kernels", "{instruction_set}, threads: {threads}".format(**facts["kernels"])),
     ):
         yield f"{name:<12}{value}"

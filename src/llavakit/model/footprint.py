@@ -17,5 +17,9 @@ def weight_bytes(model: Llava, bits: int) -> int:
 
 
 def cache_bytes(config: LanguageConfig, num_tokens: int, bits: int = 16) -> int:
-    """Bytes of the keys and values of so many tokens; 16 bits is what quantised models have for each."""
-    return 2 * config.num_layers * config.num_kv_heads * config.head_dim * num_tokens * bits // 8
+    """Bytes of the keys and values of so many tokens; 16 bits is what quantised models have for each.
+
+    Those of 8 bits have a scale of four bytes for each head of a token, as the native kernels keep them.
+    """
+    width = config.head_dim * bits // 8 + (4 if bits == 8 else 0)
+    return 2 * config.num_layers * config.num_kv_heads * width * num_tokens
