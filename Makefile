@@ -5,8 +5,9 @@
 # make sanitize    the kernels' own tests, under the sanitizers for addresses and undefined behaviour
 # make lint        style and layers
 # make docs        the parts of docs/ that are printed by running the code
-# make bench       benchmarks/peers.json: us beside llama.cpp, transformers and OpenVINO at LLaVA-1.5-7B shapes, and the
-#                  pages that show it; the first time it builds llama.cpp (minutes); PEERS="llama.cpp" chooses among them
+# make bench       us beside llama.cpp, transformers and OpenVINO at LLaVA-1.5-7B shapes, and alone, part by part: into
+#                  benchmarks/ and the pages that show it, some 25 minutes; the first time it builds llama.cpp (minutes
+#                  more); PEERS="llama.cpp" chooses among them
 # make compatibility    docs/compatibility.md: every comparison with another implementation, run anew
 
 PYTHON ?= python3
@@ -46,9 +47,13 @@ docs: .venv/.package
 	$(BIN)/python docs/make_walkthrough.py
 	$(BIN)/python docs/make_speed.py
 
-# With arguments of one's own: make bench BENCH="--rounds 7 --scheme int8"
+# With arguments of one's own, for all of them: make bench BENCH="--rounds 7 --scheme int8"
+SHAPES := --shapes llava-1.5-7b --scheme int4-g128
 bench: .venv-bench/.peers .venv/.native
-	.venv-bench/bin/llava bench peers $(PEERS) --out benchmarks/peers.json $(BENCH)
+	.venv-bench/bin/llava bench peers $(PEERS) $(SHAPES) --kv-cache int8 --out benchmarks/peers.json $(BENCH)
+	.venv-bench/bin/llava bench latency $(SHAPES) --kv-cache int8 --out benchmarks/latency.json $(BENCH)
+	for kept in float16 int8; do .venv-bench/bin/llava bench throughput $(SHAPES) --steps 8 --kv-cache $$kept \
+	  --out benchmarks/throughput-$$kept.json $(BENCH) || exit; done
 	.venv-bench/bin/python docs/make_speed.py
 
 compatibility: .venv/.development
