@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import signal
 import struct
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -21,6 +22,9 @@ if TYPE_CHECKING:
     Array = Tensor | ndarray
 
 ROOT = Path(__file__).parent.parent
+
+# A shell lets its background jobs ignore Ctrl-C, and so would everything that the tests start.
+signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 def check_shapes(function: Callable[..., Any]) -> Callable[..., Any]:
