@@ -40,7 +40,7 @@ def walk(loaded: Loaded, image: Image.Image, question: str, *, max_tokens: int) 
     """All stages; raises ValueError where the prompt does not fit into the context."""
     model, config = loaded.model, loaded.config
     conversation = Conversation().ask(image, question)
-    text = Engine(loaded).generate(conversation, SamplingParams(max_tokens=max_tokens)).text
+    text = _answer(Engine(loaded), conversation, max_tokens)
     inputs = loaded.processor(conversation)
     assert inputs.pixels is not None
     features = model.vision(inputs.pixels.to(model.vision.embeddings.patch_embedding.weight))
@@ -58,3 +58,11 @@ def walk(loaded: Loaded, image: Image.Image, question: str, *, max_tokens: int) 
         logits=logits.float().cpu(),
         text=text,
     )
+
+
+def _answer(engine: Engine, conversation: Conversation, max_tokens: int) -> str:
+    """What is said, or why nothing is: where scores are no numbers, an earlier stage tells more."""
+    request = engine.submit(conversation, SamplingParams(max_tokens=max_tokens))
+    while not request.is_over:
+        engine.step()
+    return str(request.error) if request.completion is None else request.completion.text
