@@ -73,6 +73,8 @@ def test_peers_by_name(llava: Callable, tmp_path: Path) -> None:
         (["latency", "--shapes", "tini"], "there are no shapes called 'tini': did you mean 'tiny'?"),
         (["latency", "--shapes", "tiny", "--scheme", "int5"], "there is no scheme called 'int5'"),
         (["throughput", "--shapes", "tiny", "--conversations", "1,many"], "--conversations is '1,many'"),
+        (["latency", "other", "--shapes", "tiny"], "other and --shapes tiny: give a model or shapes"),
+        (["throughput", "--shapes", "tiny", "--kv-cache", "int8"], "are kept as int8 by the native kernels alone"),
         (["latency", "--scheme", "int8"], "--scheme int8 is the number format of random weights, and needs --shapes"),
         (["throughput", "--scheme", "int8"], "--scheme int8 is the number format of random weights, and needs"),
         (["throughput", "--shapes", "tiny", "--conversations", "0"], "--conversations is '0'"),

@@ -77,12 +77,19 @@ def measure_subject(
 
 
 def measure_engine(
-    loaded: Loaded, picture: Image.Image, *, threads: int, rounds: int, max_tokens: int
+    loaded: Loaded,
+    picture: Image.Image,
+    *,
+    threads: int,
+    rounds: int,
+    max_tokens: int,
+    kv_cache: KeysValues | None = None,
 ) -> dict[str, Any]:
     """A real model through the engine: two questions about one picture that it has not seen before."""
     params, device = SamplingParams(max_tokens=max_tokens), loaded.model.language.norm.weight.device.type
     # One for all rounds, because it may have to be compiled; the engine of each round finds nothing computed before.
-    runner = runner_for(loaded.model, num_blocks_for(loaded.config.language.max_positions), is_compiled=True)
+    num_blocks = num_blocks_for(loaded.config.language.max_positions)
+    runner = runner_for(loaded.model, num_blocks, is_compiled=True, kv_cache=kv_cache)
     found: dict[str, list[float]] = defaultdict(list)
     for round_ in range(-1, rounds):  # the first one warms up
         engine = Engine(loaded, runner=runner)

@@ -10,6 +10,7 @@ from llavakit.config import LlavaConfig
 from llavakit.engine.blocks import num_blocks_for
 from llavakit.engine.engine import runner_for
 from llavakit.engine.runner import Runner, Span
+from llavakit.kernels.graph import KeysValues
 from llavakit.model import Llava
 from llavakit.quantize.apply import make_room
 from llavakit.quantize.linear import PackedMatrix
@@ -34,11 +35,19 @@ class RunnerSubject:
     There is room for so many conversations of `length` tokens.
     """
 
-    def __init__(self, model: Llava, *, conversations: int, length: int, runner: Runner | None = None) -> None:
+    def __init__(
+        self,
+        model: Llava,
+        *,
+        conversations: int,
+        length: int,
+        runner: Runner | None = None,
+        kv_cache: KeysValues | None = None,
+    ) -> None:
         config = model.config
         self._in_16_bits = native_kind(model) in ("float16", "bfloat16")
         self._blocks, self._language = num_blocks_for(length), model.language
-        self._runner = runner or runner_for(model, conversations * self._blocks, is_compiled=True)
+        self._runner = runner or runner_for(model, conversations * self._blocks, is_compiled=True, kv_cache=kv_cache)
         generator = torch.Generator().manual_seed(0)
         size = config.vision.image_size
         self._pixels, self._size = torch.randn(1, 3, size, size, generator=generator), (size, size)

@@ -25,6 +25,7 @@ _SHAPES_HELP = "Random weights of these shapes in place of a model; speed does n
 _SCHEME_HELP = "The number format of those weights."
 _OUT_HELP = "Write the JSON here too."
 DEFAULT_SHAPES = "llava-1.5-7b"
+DEFAULT_MODEL = "pocket"
 DEFAULT_SCHEME = "bfloat16"
 
 BenchedArgument = Annotated[str, typer.Argument(metavar="[MODEL]", help="A model, as for llava ask.")]
@@ -38,7 +39,7 @@ OutOption = Annotated[Path | None, typer.Option(help=_OUT_HELP, dir_okay=False)]
 
 @bench.command()
 def latency(
-    model: BenchedArgument = "pocket",
+    model: BenchedArgument = DEFAULT_MODEL,
     shapes: ShapesOption = None,
     scheme: ShapesSchemeOption = None,
     kv_cache: KeysValuesOption = None,
@@ -56,11 +57,13 @@ def latency(
     from llavakit.bench.shapes import find_shapes
     from llavakit.cli.opening import choose_device
 
-    scheme = _scheme(scheme, shapes)
+    scheme = _scheme(model, scheme, shapes)
     count, place = _threads(threads), choose_device(device)
     if shapes is None:
         opened = _open(model, count, device)
-        found = measure_engine(opened, noisy(336), threads=count, rounds=rounds, max_tokens=max_tokens)
+        found = measure_engine(
+            opened, noisy(336), threads=count, rounds=rounds, max_tokens=max_tokens, kv_cache=kv_cache
+        )
     else:
         config = find_shapes(shapes)
         prompt = Prompt()
@@ -68,13 +71,14 @@ def latency(
         found = measure_subject(
             subject, config, prompt=prompt, threads=count, rounds=rounds, device=place, kv_cache=kv_cache
         )
-    named = {"model": model} if shapes is None else {"shapes": shapes, "scheme": scheme, "kv_cache": kv_cache}
+    named = {"model": model} if shapes is None else {"shapes": shapes, "scheme": scheme}
+    named |= {"kv_cache": kv_cache}
     _print("latency", named | found, figures_table(found["figures"]), threads=count, device=place, out=out)
 
 
 @bench.command()
 def throughput(
-    model: BenchedArgument = "pocket",
+    model: BenchedArgument = DEFAULT_MODEL,
     shapes: ShapesOption = None,
     scheme: ShapesSchemeOption = None,
     kv_cache: KeysValuesOption = None,
@@ -95,12 +99,12 @@ def throughput(
     from llavakit.cli.opening import choose_device
 
     counts, length = _numbers(conversations), context + steps
-    scheme = _scheme(scheme, shapes)
+    scheme = _scheme(model, scheme, shapes)
     count, place = _threads(threads), choose_device(device)
     if shapes is None:
         opened = _open(model, count, device).model
         config = opened.config
-        subject: Subject = RunnerSubject(opened, conversations=max(counts), length=length)
+        subject: Subject = RunnerSubject(opened, conversations=max(counts), length=length, kv_cache=kv_cache)
     else:
         config = find_shapes(shapes)
         subject = make_subject(
@@ -117,7 +121,8 @@ def throughput(
         device=place,
         kv_cache=kv_cache,
     )
-    named = {"model": model} if shapes is None else {"shapes": shapes, "scheme": scheme, "kv_cache": kv_cache}
+    named = {"model": model} if shapes is None else {"shapes": shapes, "scheme": scheme}
+    named |= {"kv_cache": kv_cache}
     _print("throughput", named | found, throughput_table(found), threads=count, device=place, out=out)
 
 
@@ -217,8 +222,10 @@ def _threads(count: int | None) -> int:
     return count or cores()
 
 
-def _scheme(asked: str | None, shapes: str | None) -> str:
-    """The number format of random weights; ValueError where it was asked for and there are none."""
+def _scheme(model: str, asked: str | None, shapes: str | None) -> str:
+    """The number format of random weights; ValueError where it was asked for and there are none, or a model beside."""
+    if shapes is not None and model != DEFAULT_MODEL:
+        raise ValueError(f"{model} and --shapes {shapes}: give a model or shapes with random weights, one of the two")
     if asked is not None and shapes is None:
         raise ValueError(
             f"--scheme {asked} is the number format of random weights, and needs --shapes; a model is measured as it "
