@@ -5,6 +5,7 @@ from __future__ import annotations
 import pytest
 
 from llavakit.bench import throughput
+from llavakit.bench.peers import worker
 from llavakit.bench.probe import Ceilings
 from llavakit.bench.shapes import SHAPES
 
@@ -28,7 +29,7 @@ class Clock:
 
 def test_rates(monkeypatch: pytest.MonkeyPatch) -> None:
     clock = Clock()
-    monkeypatch.setattr(throughput, "perf_counter", lambda: clock.now)
+    monkeypatch.setattr(worker, "perf_counter", lambda: clock.now)
     monkeypatch.setattr(throughput, "probe", lambda threads, device="cpu": Ceilings(50.0, None))
     found = throughput.measure(clock, SHAPES["tiny"], counts=[1, 4], context=8, steps=3, threads=1, rounds=2)
     assert found["tokens_per_s"]["1"]["median"] == 1 and found["tokens_per_s"]["4"]["median"] == 4

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections import defaultdict
 from collections.abc import Callable
-from time import perf_counter
 from typing import Any
 
 from PIL import Image
@@ -12,7 +11,7 @@ from PIL import Image
 from llavakit.bench.cost import decode_work, works
 from llavakit.bench.figures import figure
 from llavakit.bench.peers.jobs import Prompt, check_length
-from llavakit.bench.peers.worker import memory
+from llavakit.bench.peers.worker import memory, seconds_of
 from llavakit.bench.probe import probe
 from llavakit.bench.subject import Subject
 from llavakit.checkpoint.load import Loaded
@@ -49,14 +48,14 @@ def measure_subject(
 
     def timed(job: str, times: int, call: Callable[..., Any], *arguments: int) -> float:
         subject.take_parts()
-        seconds = _seconds(call, *arguments) / times
+        seconds = seconds_of(call, *arguments) / times
         for part, taken in subject.take_parts().items():
             parts[job][part].append(1e3 * taken / times)
         return seconds
 
     for _ in range(rounds):
         ceilings = probe(threads, device)
-        encode, prefill = _seconds(subject.encode), timed("prefill", 1, subject.prefill, prompt.first, 0)
+        encode, prefill = seconds_of(subject.encode), timed("prefill", 1, subject.prefill, prompt.first, 0)
         decode = timed("decode", prompt.spoken, subject.decode, prompt.spoken, prompt.first, 1)
         second = timed("second", 1, subject.prefill, prompt.second, prompt.first)
         found["encode_ms"].append(1e3 * encode)
@@ -113,12 +112,6 @@ def measure_engine(
 
 def _figures(found: dict[str, list[float]]) -> dict[str, Any]:
     return {name: figure(values) for name, values in found.items()}
-
-
-def _seconds(call: Any, *arguments: int) -> float:
-    start = perf_counter()
-    call(*arguments)
-    return perf_counter() - start
 
 
 def noisy(side: int) -> Image.Image:

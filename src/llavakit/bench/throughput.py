@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from time import perf_counter
 from typing import Any
 
 from llavakit.bench.cost import decode_work
 from llavakit.bench.figures import figure
+from llavakit.bench.peers.worker import seconds_of
 from llavakit.bench.probe import probe
 from llavakit.bench.subject import Subject
 from llavakit.config import LlavaConfig
@@ -38,17 +38,17 @@ def measure(
         subject.decode(1, context, count) if count > 1 else _read(subject, context)
     rates: dict[int, list[float]] = {count: [] for count in counts}
     shares: dict[int, list[float]] = {count: [] for count in counts}
-    bandwidths = []
+    bandwidths, weights, language = [], subject.decode_bytes, config.language
+    read = {
+        count: decode_work(language, context=context, weight_bytes=weights, batch=count, kv_cache=kv_cache).bytes
+        for count in counts
+    }
     for _ in range(rounds):
         bandwidths.append(probe(threads, device).read_gbps)
         for count in counts:
-            start = perf_counter()
-            told = subject.decode(steps, context, count)
-            seconds = (perf_counter() - start if told is None else told) / steps
+            seconds = seconds_of(subject.decode, steps, context, count) / steps
             rates[count].append(count / seconds)
-            weights = subject.decode_bytes
-            work = decode_work(config.language, context=context, weight_bytes=weights, batch=count, kv_cache=kv_cache)
-            shares[count].append(work.bytes / seconds / (bandwidths[-1] * 1e9))
+            shares[count].append(read[count] / seconds / (bandwidths[-1] * 1e9))
     least = min(counts)
     return {
         "tokens_per_s": {str(count): figure(found) for count, found in rates.items()},

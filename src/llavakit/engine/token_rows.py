@@ -122,8 +122,7 @@ def attend_apart(
     if bias is not None:
         scores = scores + bias[None, :, None].float()
     weights = scores.masked_fill(is_hidden[None, :, None], -torch.inf).softmax(-1)
-    seen = (
-        values[:, :, None].float().masked_fill(is_hidden[None, :, None, :, None], 0)
-    )  # or a stale NaN would be mixed in
+    # Hidden values are made zero too: not even a weight of 0 hides a NaN that a failed request left behind.
+    seen = values[:, :, None].float().masked_fill(is_hidden[None, :, None, :, None], 0)
     mixed = (weights[..., None] * seen).sum(-2)
     return mixed.permute(1, 0, 2, 3).reshape(rows, -1)

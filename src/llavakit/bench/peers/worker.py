@@ -64,13 +64,14 @@ def serve(make: Callable[[Asked], Peer]) -> None:
             if name == "memory":
                 reply(**memory())
             else:
-                reply(seconds=_timed(getattr(peer, name), arguments))
+                reply(seconds=seconds_of(getattr(peer, name), *arguments))
     except Exception as error:  # whatever a peer raises is one sentence to whoever asked
         traceback.print_exc()
         reply(error=f"{type(error).__name__}: {error}")
 
 
-def _timed(call: Callable[..., float | None], arguments: list[int]) -> float:
+def seconds_of(call: Callable[..., float | None], *arguments: int) -> float:
+    """What a call takes, or says that it took where a part of it is not to be counted."""
     gc.collect()
     start = perf_counter()
     told = call(*arguments)
