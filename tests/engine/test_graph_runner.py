@@ -3,11 +3,8 @@
 from __future__ import annotations
 
 import random
-import subprocess
-import sys
 from collections.abc import Callable
 from copy import copy, deepcopy
-from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
@@ -29,7 +26,6 @@ from llavakit.quantize.apply import quantize_model
 from llavakit.quantize.schemes import SCHEMES
 
 Draw = Callable[[int], Image.Image]
-TRACED = "tests/engine/traced_steps.py"
 
 
 class Watched:
@@ -193,14 +189,6 @@ def test_the_runner_for_a_model(
     weight = SimpleNamespace(device=torch.device(device))
     model = SimpleNamespace(language=SimpleNamespace(norm=SimpleNamespace(weight=weight)))
     assert engine_module.runner_for(model, 4, is_compiled=is_compiled) == wanted
-
-
-def test_the_step_is_traced_whole_and_once_for_each_shape(root: Path) -> None:
-    subprocess.run([sys.executable, root / TRACED, "cpu", "float32"], check=True)
-
-
-def test_so_is_a_quantised_one(root: Path) -> None:
-    subprocess.run([sys.executable, root / TRACED, "cpu", "int4-g32"], check=True)
 
 
 @pytest.mark.parametrize("scheme", SCHEMES)

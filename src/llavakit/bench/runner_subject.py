@@ -9,6 +9,7 @@ from llavakit.bench.shapes import FLOATS, random_model
 from llavakit.config import LlavaConfig
 from llavakit.engine.blocks import num_blocks_for
 from llavakit.engine.engine import runner_for
+from llavakit.engine.graph_runner import GraphRunner
 from llavakit.engine.runner import Runner, Span
 from llavakit.kernels.graph import KeysValues
 from llavakit.model import Llava
@@ -16,16 +17,15 @@ from llavakit.quantize.apply import make_room
 from llavakit.quantize.linear import PackedMatrix
 from llavakit.quantize.native import native_kind
 from llavakit.quantize.schemes import SCHEMES
-from llavakit.quantize.unpacked import UnpackedLinear
 
 
-def random_quantised(config: LlavaConfig, scheme: str) -> Llava:
+def random_quantised(config: LlavaConfig, scheme: str, device: str = "cpu") -> Llava:
     """Random weights by a scheme of `llava quantize` or in a number format."""
     if scheme in FLOATS:
-        return random_model(config, dtype=getattr(torch, scheme))
-    model = random_model(config, dtype=torch.bfloat16)
+        return random_model(config, dtype=getattr(torch, scheme), device=device)
+    model = random_model(config, dtype=torch.bfloat16, device=device)
     for place in make_room(model, SCHEMES[scheme]).values():
-        place.packed = random_packed(place.rows, place.cols, place.grid).data
+        place.packed = random_packed(place.rows, place.cols, place.grid).data.to(device)
     return model
 
 
@@ -79,14 +79,14 @@ class RunnerSubject:
 
     @property
     def decode_bytes(self) -> int:
-        """As the weights lie on the device, so with what is read of a matrix in one of its two forms alone."""
+        """As the weights lie on the device."""
+        if isinstance(self._runner, GraphRunner):
+            return self._runner.decode_bytes
         total = 0
         head = self._language.lm_head or self._language.embed_tokens  # of tied ones
         for part in [*self._language.layers.modules(), self._language.norm, head]:
             if isinstance(part, PackedMatrix):
                 total += part.packed.nbytes
-            elif isinstance(part, UnpackedLinear):
-                total += part.codes.nbytes + part.scales.nbytes + (0 if part.offsets is None else part.offsets.nbytes)
             else:
                 numbers = part.parameters(recurse=False)
                 total += sum(2 * weight.numel() if self._in_16_bits else weight.nbytes for weight in numbers)

@@ -54,7 +54,7 @@ def make_subject(
             f"take a quantised scheme on cpu"
         )
     if device != "cpu":
-        model = random_quantised(config, scheme).to(device)
+        model = random_quantised(config, scheme, device)
         return RunnerSubject(model, conversations=conversations, length=length)
     if scheme not in FLOATS and native is None:
         raise ValueError(f"{scheme} is measured with the native kernels ({instruction_set()}): take one of {FLOATS}")

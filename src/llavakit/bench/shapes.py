@@ -37,12 +37,12 @@ def find_shapes(name: str) -> LlavaConfig:
     return SHAPES[name]
 
 
-def random_model(config: LlavaConfig, *, dtype: torch.dtype, seed: int = 0) -> Llava:
+def random_model(config: LlavaConfig, *, dtype: torch.dtype, seed: int = 0, device: str = "cpu") -> Llava:
     """A model of these shapes. Its memory is filled from one small random block: billions of draws take minutes."""
     with torch.device("meta"):
         model = Llava(config)
-    model = model.to(dtype).to_empty(device="cpu").eval().requires_grad_(False)
-    block = torch.empty(1 << 20).normal_(0, 0.02, generator=torch.Generator().manual_seed(seed)).to(dtype)
+    model = model.to(dtype).to_empty(device=device).eval().requires_grad_(False)
+    block = torch.empty(1 << 20).normal_(0, 0.02, generator=torch.Generator().manual_seed(seed)).to(device, dtype)
     for weight in model.parameters():
         flat = weight.view(-1)
         for start in range(0, len(flat), len(block)):

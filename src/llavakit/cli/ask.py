@@ -73,7 +73,7 @@ def ask(
         threads=threads,
         visual_tokens=fewer,
     )
-    engine = Engine(loaded, kv_cache=kv_cache)
+    engine = Engine(loaded, is_compiled=True, kv_cache=kv_cache)
     events = engine.stream(Conversation().ask(image, question), params, template=style)
 
     def as_object(completion: Completion) -> dict[str, object]:

@@ -65,7 +65,7 @@ def chat(
         threads=threads,
         visual_tokens=fewer,
     )
-    talk = Talk(Engine(loaded, kv_cache=kv_cache), params, template=style, model_name=loaded.name)
+    talk = Talk(Engine(loaded, is_compiled=True, kv_cache=kv_cache), params, template=style, model_name=loaded.name)
     if picture is not None:
         talk.show(picture)
     talk.run()

@@ -1,4 +1,4 @@
-"""Models on a GPU: the tokens of answers go through a step of fixed shapes, compiled and replayed as one graph."""
+"""Models on a GPU: the tokens of answers go through a step of fixed shapes, replayed as one graph."""
 
 # A step splits in two. Prompts, and whatever has picture features, are large and of any length: they go through the
 # model one by one, where the GPU is busy enough to hide Python. Tokens of answers, drafts included, are rows of one
@@ -12,58 +12,77 @@
 
 from __future__ import annotations
 
+import importlib.util
 from collections.abc import Sequence
+from typing import Protocol
 
 import torch
-from jaxtyping import Float
+from jaxtyping import Float, Int
 from torch import Tensor
 
 from llavakit.anyres import Size
 from llavakit.engine.block_storage import OneSequence, slots
 from llavakit.engine.blocks import num_blocks_for
 from llavakit.engine.fixed_storage import FixedStorage
-from llavakit.engine.recorded import CudaGraphs, Recorded, Recorder, Step, compiled
+from llavakit.engine.recorded import CudaGraphs, Recorded, Recorder, Step
 from llavakit.engine.runner import LONGEST_ROW, Seen, Span, bias_of, embed, see
-from llavakit.engine.token_rows import HEADER, Compiler, TokenRows
+from llavakit.engine.torch_language import HEADER, TorchLanguage
 from llavakit.model import Llava
-from llavakit.quantize.unpacked import make_matrix, unpack_matrices
+from llavakit.quantize.linear import PackedMatrix
+from llavakit.quantize.unpacked import write_out
 
 LADDER = (1, 2, 4, 8, 16, 32, 64)  # rows of a plan
 FEWEST_BLOCKS = 16  # of a plan, 256 tokens; more go in powers of two, up to the whole context
 
 
-class GraphRunner:
-    """Takes a model over: packed matrices are rewritten for its device, so that no weight is there twice.
+class Language(Protocol):
+    """How the language model is computed, with keys and values in a storage of its own."""
 
-    `num_blocks` is all the memory it will ever have for keys and values. `compiler` and `recorder` say what becomes of
-    the step for rows; by default it is compiled and recorded on a CUDA device, and elsewhere it is computed as it is.
+    @property
+    def decode_bytes(self) -> int:
+        """Bytes of the weights that a decoded token reads."""
+
+    def rows(self, plan: Int[Tensor, "rows numbers"]) -> Float[Tensor, "rows vocab"]:
+        """The scores behind each token of a plan, computed and kept."""
+
+    def prompt(
+        self,
+        embeds: Float[Tensor, "1 seq dim"],
+        positions: Int[Tensor, "1 seq"],
+        cache: OneSequence,
+        bias: Float[Tensor, "1 seq"] | None,
+        num_logits: int,
+    ) -> Float[Tensor, "num_logits vocab"]:
+        """The scores behind the last tokens of one sequence, all of them computed and kept."""
+
+
+class GraphRunner:
+    """Takes a model over: on a CUDA device its language model is rewritten, so that no weight is there twice.
+
+    `num_blocks` is all the memory it will ever have for keys and values. `recorder` says what becomes of the step for
+    rows; by default it is recorded on a CUDA device, and elsewhere it is computed as it is.
     """
 
-    def __init__(
-        self,
-        model: Llava,
-        num_blocks: int,
-        *,
-        compiler: Compiler | None = None,
-        recorder: Recorder | None = None,
-    ) -> None:
-        is_cuda = model.language.norm.weight.device.type == "cuda"
-        if is_cuda:
-            compiler, recorder = compiler or compiled, recorder or CudaGraphs()
-        dtype = torch.bfloat16 if is_cuda else model.language.norm.weight.dtype
-        unpack_matrices(model, dtype, compiler(make_matrix) if compiler else make_matrix)
+    def __init__(self, model: Llava, num_blocks: int, *, recorder: Recorder | None = None) -> None:
         weight, config = model.language.norm.weight, model.config.language
         self._model, self._device = model, weight.device
         self._widest = num_blocks_for(config.max_positions)
+        is_cuda, is_packed = weight.device.type == "cuda", any(isinstance(part, PackedMatrix) for part in model.modules())
+        dtype = torch.bfloat16 if is_cuda and is_packed else weight.dtype
+        if is_packed:
+            write_out(model.vision, dtype)
+            write_out(model.projector, dtype)
         self._storage = FixedStorage(
-            config,
-            num_blocks,
-            dtype=weight.dtype,
-            device=weight.device,
-            has_bias=model.config.visual_tokens is not None,
+            config, num_blocks, dtype=dtype, device=weight.device, has_bias=model.config.visual_tokens is not None
         )
-        rows = TokenRows(model.language, self._storage, compiler=compiler)
-        self._rows: Step = rows if recorder is None else Recorded(rows, recorder)
+        self._language = language_on(model, self._storage, dtype)
+        recorder = CudaGraphs() if recorder is None and is_cuda else recorder
+        self._rows: Step = self._language.rows if recorder is None else Recorded(self._language.rows, recorder)
+
+    @property
+    def decode_bytes(self) -> int:
+        """Bytes of the weights that a decoded token reads."""
+        return self._language.decode_bytes
 
     @torch.inference_mode()
     def step(self, spans: Sequence[Span]) -> list[Float[Tensor, "num_logits vocab"]]:
@@ -95,8 +114,9 @@ class GraphRunner:
         for start in range(0, len(rows), LADDER[-1]):
             chunk, wanted = (some[start : start + LADDER[-1]] for some in (rows, is_wanted))
             logits = self._rows(self._plan(chunk))
-            kept = torch.tensor([row for row, want in enumerate(wanted) if want], device=self._device, dtype=torch.long)
-            found.append(logits[kept].cpu())  # before the next replay writes over them
+            kept = [row for row, want in enumerate(wanted) if want]
+            logits = logits[: len(kept)] if len(kept) == len(chunk) else logits[torch.tensor(kept, device=self._device)]
+            found.append(logits.cpu())  # before the next replay writes over them
         return torch.cat(found).split([span.num_logits for span in spans]) if found else []
 
     def _put_bias(self, spans: Sequence[Span]) -> None:
@@ -123,11 +143,20 @@ class GraphRunner:
         return plan.pin_memory().to(self._device, non_blocking=True) if self._device.type == "cuda" else plan
 
     def _prompt(self, span: Span) -> Float[Tensor, "num_logits vocab"]:
-        number, language = len(span.tokens), self._model.language
-        cache = OneSequence(self._storage, span.blocks, span.start, number)
+        cache = OneSequence(self._storage, span.blocks, span.start, len(span.tokens))
         positions = torch.tensor([list(span.placed)], device=self._device)
-        hidden = language(embed(self._model, span), positions, cache, bias_of(span, self._device))
-        return language.logits(hidden[0, number - span.num_logits :]).cpu()
+        bias = bias_of(span, self._device)
+        return self._language.prompt(embed(self._model, span), positions, cache, bias, span.num_logits).cpu()
+
+
+def language_on(model: Llava, storage: FixedStorage, dtype: torch.dtype) -> Language:
+    """In the kernels of a GPU where there is one, and in torch elsewhere."""
+    if storage.device.type == "cuda" and importlib.util.find_spec("triton") is not None:
+        from llavakit.engine.gpu_language import GpuLanguage, can_take  # no package for CPUs brings triton
+
+        if can_take(model.language):
+            return GpuLanguage(model.language, storage, dtype=dtype, most_rows=LADDER[-1])
+    return TorchLanguage(model.language, storage)
 
 
 def is_row(span: Span) -> bool:

@@ -1,7 +1,6 @@
 """Steps of fixed shapes, recorded once for each shape and replayed: the GPU then waits for Python no more.
 
-To call what `torch.compile` made costs a check of everything that it took for granted, some 200 microseconds for a
-model of 32 layers; to replay a graph costs a tenth of it.
+To launch the kernels of a model of 32 layers one by one takes Python longer than it takes a GPU to compute them.
 """
 
 from __future__ import annotations
@@ -14,19 +13,7 @@ from torch import Tensor
 Step = Callable[[Tensor], Tensor]
 Recorder = Callable[[Step, Tensor], Step]
 
-COMPILED_SHAPES = 128  # of one piece of code: a ladder of rows for each width, of several models; torch's default is 8
 WARM_UPS = 3
-
-
-def compiled(step: Callable) -> Callable:
-    """Compile a step anew for each shape.
-
-    Products with one row reach the memory's speed only with `coordinate_descent_tuning`, and only with it do they read
-    quantised weights as they are: torch makes them sums then, into which the rest is drawn.
-    """
-    config = torch._dynamo.config
-    config.recompile_limit = max(config.recompile_limit, COMPILED_SHAPES)
-    return torch.compile(step, fullgraph=True, dynamic=False, options={"coordinate_descent_tuning": True})
 
 
 class Recorded:

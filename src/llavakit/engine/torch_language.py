@@ -1,18 +1,18 @@
 """The decoder for many single tokens, each a row by itself, in shapes that are the same in every step.
 
-What changes from step to step is data: the plan, one row of integers for each token. So the step can be compiled once
-for each number of rows and blocks, and recorded as a graph that a GPU replays without waiting for Python.
+What changes from step to step is data: the plan, one row of integers for each token. So a step can be recorded as a
+graph, once for each number of rows and blocks, that a GPU replays without waiting for Python.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import dataclass
 
 import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
+from llavakit.engine.block_storage import OneSequence
 from llavakit.engine.blocks import BLOCK
 from llavakit.engine.fixed_storage import FixedStorage
 from llavakit.model import LanguageModel
@@ -20,8 +20,6 @@ from llavakit.model.language import Angles, Attention, DecoderLayer
 from llavakit.model.layers import rotary_angles, rotate
 
 HEADER = 3  # token, rotary position, place in its sequence; the numbers of its blocks follow
-
-Compiler = Callable[[Callable], Callable]
 
 
 @dataclass(frozen=True)
@@ -35,24 +33,44 @@ class Where:
     bias: Tensor | None  # of the attention to each slot
 
 
-class TokenRows:
-    """Tokens of one sequence may stand in the same step, one behind the other: each is written before any is read.
+class TorchLanguage:
+    """A language model in torch, for any device: what `GpuLanguage` does, and its twin.
 
-    `compiler` gets the beginning of a step, a layer and the end: all layers are the same code, compiled once.
+    Tokens of one sequence may stand in the same step, one behind the other: each is written before any is read.
     """
 
-    def __init__(self, language: LanguageModel, storage: FixedStorage, *, compiler: Compiler | None = None) -> None:
+    def __init__(self, language: LanguageModel, storage: FixedStorage) -> None:
         self._language, self._storage = language, storage
-        parts = begin, one_layer, scores
-        self._begin, self._layer, self._scores = map(compiler, parts) if compiler else parts
 
-    def __call__(self, plan: Int[Tensor, "rows numbers"]) -> Float[Tensor, "rows vocab"]:
+    @property
+    def decode_bytes(self) -> int:
+        """Bytes of the weights that a decoded token reads."""
+        language = self._language
+        head = language.lm_head or language.embed_tokens
+        parts = [part for module in (language.layers, language.norm, head) for part in module.modules()]
+        return sum(
+            numbers.nbytes for part in parts for numbers in [*part.parameters(recurse=False), *part.buffers(recurse=False)]
+        )
+
+    def rows(self, plan: Int[Tensor, "rows numbers"]) -> Float[Tensor, "rows vocab"]:
         """The scores behind each token. It sees its sequence up to itself, its place included."""
         language, storage = self._language, self._storage
-        x, where = self._begin(language, plan, storage.keys[0].dtype, storage.bias)
+        x, where = begin(language, plan, storage.keys[0].dtype, storage.bias)
         for layer, keys, values in zip(language.layers, storage.keys, storage.values, strict=True):
-            x = self._layer(layer, x, keys, values, where)
-        return self._scores(language, x)
+            x = one_layer(layer, x, keys, values, where)
+        return language.logits(language.norm(x)[0])
+
+    def prompt(
+        self,
+        embeds: Float[Tensor, "1 seq dim"],
+        positions: Int[Tensor, "1 seq"],
+        cache: OneSequence,
+        bias: Float[Tensor, "1 seq"] | None,
+        num_logits: int,
+    ) -> Float[Tensor, "num_logits vocab"]:
+        """The scores behind the last tokens of one sequence."""
+        hidden = self._language(embeds, positions, cache, bias)[0]
+        return self._language.logits(hidden[len(hidden) - num_logits :])
 
 
 def begin(
@@ -86,10 +104,6 @@ def one_layer(
     return x + layer.mlp(layer.post_attention_layernorm(x))
 
 
-def scores(language: LanguageModel, x: Float[Tensor, "1 rows dim"]) -> Float[Tensor, "rows vocab"]:
-    return language.logits(language.norm(x)[0])
-
-
 def _heads(attention: Attention, x: Tensor, angles: Angles) -> tuple[Tensor, Tensor, Tensor]:
     """Query, key and value, `heads rows head_dim` each, the first two turned to their positions."""
     query, key, value = (
@@ -110,12 +124,7 @@ def attend_apart(
     is_hidden: Tensor,
     bias: Tensor | None = None,
 ) -> Float[Tensor, "rows width"]:
-    """Attention of one query a row, each row over keys of its own, in float32.
-
-    Written as products and sums and not as a matrix product: a compiler then reads keys and values straight from the
-    blocks they lie in, within the sum, and never lines them up in memory first. With one query there is nothing that a
-    matrix unit would save, since reading them is all the cost.
-    """
+    """Attention of one query a row, each row over keys of its own, in float32."""
     kv_heads, rows, _, head_dim = keys.shape
     together = query.float().unflatten(0, (kv_heads, -1)).transpose(1, 2) * head_dim**-0.5
     scores = (together[:, :, :, None] * keys[:, :, None].float()).sum(-1)

@@ -1,0 +1,135 @@
+"""A language model in the kernels of a GPU: its matrices joined, rewritten where they are packed, and taken over."""
+
+from __future__ import annotations
+
+import torch
+from jaxtyping import Float, Int
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from llavakit.engine.block_storage import OneSequence
+from llavakit.engine.blocks import BLOCK
+from llavakit.engine.fixed_storage import FixedStorage
+from llavakit.kernels.gpu.decoder import GpuDecoder, GpuLayer, Sizes
+from llavakit.kernels.gpu.elementwise import add_and_norm, gate, rotate_heads, values_of
+from llavakit.kernels.gpu.matrix import GpuMatrix, coded_matrix, plain_matrix
+from llavakit.kernels.packed import dequantize
+from llavakit.model import LanguageModel
+from llavakit.model.language import DecoderLayer
+from llavakit.model.layers import attend, rotary_angles
+from llavakit.quantize.linear import PackedMatrix, QuantizedEmbedding, QuantizedLinear, TiedHead
+
+
+class GpuLanguage:
+    """Rows of a plan, and prompts. Of the model its embeddings and norms stay; its layers are taken apart, one by one.
+
+    So no weight is there twice. `dtype` is what is computed in.
+    """
+
+    def __init__(self, language: LanguageModel, storage: FixedStorage, *, dtype: torch.dtype, most_rows: int) -> None:
+        config = language.config
+        language.to(dtype)  # bytes are no floats, and stay
+        self._dtype, self._config = dtype, config
+        self._norm = language.norm.weight
+        device = self._norm.device
+        head = self._head_of(language)
+        if isinstance(language.embed_tokens, QuantizedEmbedding):
+            table = dequantize(language.embed_tokens.matrix).to(dtype)
+            language.embed_tokens = nn.Embedding.from_pretrained(table)
+        self._head = _joined(head)
+        self._layers = []
+        for index, (keys, values) in enumerate(zip(storage.keys, storage.values, strict=True)):
+            self._layers.append(_taken(language.layers[index], keys, values))
+            language.layers[index] = nn.Identity()
+        cosine, sine = rotary_angles(
+            torch.arange(config.max_positions, device=device)[None],
+            head_dim=config.head_dim, theta=config.rope_theta, scaling=config.rope_scaling,
+        )  # fmt: skip
+        pairs = config.head_dim // 2
+        self._cosine, self._sine = (angles[0, 0, :, :pairs].contiguous() for angles in (cosine, sine))
+        self.rows = GpuDecoder(
+            self._layers,
+            sizes=Sizes(config.num_heads, config.num_kv_heads, config.head_dim, BLOCK, config.rms_norm_eps),
+            table=language.embed_tokens.weight,
+            norm=self._norm,
+            head=self._head,
+            cosine=self._cosine,
+            sine=self._sine,
+            bias=storage.bias,
+            most_rows=most_rows,
+        )
+
+    @property
+    def decode_bytes(self) -> int:
+        """Bytes of the weights that a decoded token reads."""
+        return self.rows.nbytes
+
+    def prompt(
+        self,
+        embeds: Float[Tensor, "1 seq dim"],
+        positions: Int[Tensor, "1 seq"],
+        cache: OneSequence,
+        bias: Float[Tensor, "1 seq"] | None,
+        num_logits: int,
+    ) -> Float[Tensor, "num_logits vocab"]:
+        """As the model itself, in products with many rows; whatever stands between them is one kernel each."""
+        config, eps = self._config, self._config.rms_norm_eps
+        hidden, where = embeds[0].to(self._dtype, copy=True), positions[0]
+        mask = cache.mask(len(hidden), None if bias is None else bias.to(self._dtype))
+        following = [layer.input_norm for layer in self._layers[1:]] + [self._norm]
+        normed = add_and_norm(hidden, None, self._layers[0].input_norm, eps)
+        turned = config.num_heads + config.num_kv_heads
+        for index, (layer, norm) in enumerate(zip(self._layers, following, strict=True)):
+            heads = F.linear(normed, values_of(layer.heads, self._dtype), layer.heads_bias)
+            rotate_heads(heads, where, self._cosine, self._sine, turned=turned)
+            apart = heads.unflatten(1, (-1, config.head_dim)).transpose(0, 1)[None]
+            query, key, value = apart.split((config.num_heads, config.num_kv_heads, config.num_kv_heads), dim=1)
+            key, value = cache.extend(index, key, value)
+            mixed = attend(query, key, value, mask=mask, is_causal=mask is None and len(hidden) > 1)
+            product = F.linear(mixed[0].transpose(0, 1).flatten(1), values_of(layer.out, self._dtype))
+            normed = add_and_norm(hidden, product, layer.output_norm, eps)
+            gated = gate(F.linear(normed, values_of(layer.gated, self._dtype)))
+            normed = add_and_norm(hidden, F.linear(gated, values_of(layer.down, self._dtype)), norm, eps)
+        wanted = normed[len(normed) - num_logits :]
+        return F.linear(wanted, values_of(self._head, self._dtype)) if num_logits else wanted.new_empty(0, self._head.rows)
+
+    @staticmethod
+    def _head_of(language: LanguageModel) -> nn.Module:
+        """What holds the output matrix; the embeddings where they are that too."""
+        tied = language.lm_head is None or isinstance(language.lm_head, TiedHead)
+        return language.embed_tokens if tied else language.lm_head
+
+
+def can_take(language: LanguageModel) -> bool:
+    """Whether the kernels divide these shapes, and the matrices they join are of a kind."""
+    config = language.config
+    sides = config.hidden_size, config.intermediate_size, config.head_dim // 2
+    return all(side % 16 == 0 for side in sides) and all(
+        len({_kind(part) for part in parts}) == 1 for layer in language.layers for parts in _parts(layer)
+    )
+
+
+def _kind(part: nn.Module) -> tuple[str, int] | None:
+    return (part.grid.kind, part.grid.group) if isinstance(part, PackedMatrix) else None
+
+
+def _parts(layer: DecoderLayer) -> tuple[tuple[nn.Module, ...], ...]:
+    """The matrices of a layer, and which of them are joined."""
+    attention, mlp = layer.self_attn, layer.mlp
+    heads = attention.q_proj, attention.k_proj, attention.v_proj
+    return heads, (attention.o_proj,), (mlp.gate_proj, mlp.up_proj), (mlp.down_proj,)
+
+
+def _taken(layer: DecoderLayer, keys: Tensor, values: Tensor) -> GpuLayer:
+    heads, out, gated, down = _parts(layer)
+    biases = [part.bias for part in heads if part.bias is not None]
+    return GpuLayer(
+        layer.input_layernorm.weight, _joined(*heads), torch.cat(biases) if biases else None, _joined(*out),
+        layer.post_attention_layernorm.weight, _joined(*gated), _joined(*down), keys, values,
+    )  # fmt: skip
+
+
+def _joined(*parts: nn.Module) -> GpuMatrix:
+    if isinstance(parts[0], QuantizedLinear | QuantizedEmbedding):
+        return coded_matrix(*(part.matrix for part in parts))
+    return plain_matrix(*(part.weight for part in parts))

@@ -1,0 +1,213 @@
+"""A decoder for rows of single tokens: five kernels a layer, all of fixed shapes, so that a step can be recorded."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from math import gcd
+from typing import Any, Literal
+
+import torch
+import triton
+from jaxtyping import Float, Int
+from torch import Tensor
+
+from llavakit.kernels.gpu import products
+from llavakit.kernels.gpu.attention import attend_rows
+from llavakit.kernels.gpu.matrix import CHUNK, GpuMatrix
+
+HEADER = 3  # of a plan's row: token, rotary position, place in its sequence; the numbers of its blocks follow
+FEW_ROWS = 16  # with so many at most, warps share out columns; with more a matrix unit takes all of them at once
+PROCESSORS = 256  # programs that a card computes at once, more or less
+LONGEST_SPLIT = 8
+
+
+@dataclass(frozen=True)
+class GpuLayer:
+    """`heads` is query, key and value below one another, `gated` the gate and what it gates."""
+
+    input_norm: Float[Tensor, " dim"]
+    heads: GpuMatrix
+    heads_bias: Float[Tensor, " heads"] | None
+    out: GpuMatrix
+    output_norm: Float[Tensor, " dim"]
+    gated: GpuMatrix
+    down: GpuMatrix
+    keys: Float[Tensor, "kv_heads slots head_dim"]
+    values: Float[Tensor, "kv_heads slots head_dim"]
+
+    @property
+    def nbytes(self) -> int:
+        """Of what each token reads of the weights."""
+        parts = (self.input_norm, self.heads, self.out, self.output_norm, self.gated, self.down)
+        return sum(part.nbytes for part in parts)
+
+
+@dataclass(frozen=True)
+class Sizes:
+    num_heads: int
+    num_kv_heads: int
+    head_dim: int
+    block: int  # tokens of a block of keys and values
+    eps: float
+
+
+@dataclass(frozen=True)
+class Tile:
+    """What a program of a product takes: rows of the matrix, columns at a time, parts of a row, and steps ahead."""
+
+    rows: int
+    columns: int
+    split: int
+    warps: int
+    stages: int
+
+
+Role = Literal["heads", "add", "gate", "scores"]
+
+
+def tile_for(role: Role, matrix: GpuMatrix, rows: int, whole: int) -> Tile:
+    """The best of some hundred that were timed on an H200 at the shapes of a 7B model, for 1 and for 64 rows.
+
+    A program's rows have to divide `whole`.
+    """
+    columns, is_coded = CHUNK // 2, matrix.bits < 16
+    if rows <= FEW_ROWS:
+        # Few programs are needed for the narrow outputs of `add`: there more warps share a row.
+        tile = Tile(16, columns, 4, 4, 4) if role == "add" else Tile(16, columns, 2, 2, 3)
+    elif role == "heads":
+        tile = Tile(64, columns, 1, 8, 3 if is_coded else 4)
+    elif role == "gate":
+        tile = Tile(64, columns, 1, 4, 2) if is_coded else Tile(64, 64, 1, 4, 4)
+    else:
+        tile = Tile(64, columns, 1, 4, 4)
+    return replace(tile, rows=gcd(tile.rows, whole))
+
+
+class GpuDecoder:
+    """Scores behind each row of a plan; keys and values of the rows are written into their places.
+
+    Rows of one sequence may stand in the same step, one behind the other: each is written before any is read.
+    Everything is in the numbers of `table`.
+    """
+
+    def __init__(
+        self,
+        layers: Sequence[GpuLayer],
+        *,
+        sizes: Sizes,
+        table: Float[Tensor, "vocab dim"],
+        norm: Float[Tensor, " dim"],
+        head: GpuMatrix,
+        cosine: Float[Tensor, "positions pairs"],
+        sine: Float[Tensor, "positions pairs"],
+        bias: Float[Tensor, " slots"] | None,
+        most_rows: int,
+    ) -> None:
+        self._layers, self._sizes, self._table, self._norm, self._head = list(layers), sizes, table, norm, head
+        self._cosine, self._sine, self._bias = cosine, sine, bias
+        self._dim, dtype, device = table.shape[1], table.dtype, table.device
+
+        def room(*shape: int, dtype: torch.dtype = dtype) -> Tensor:
+            return torch.zeros(*shape, dtype=dtype, device=device)
+
+        self._hidden, self._normed = room(most_rows, self._dim), room(most_rows, self._dim)
+        self._squares = room(self._dim * most_rows, dtype=torch.float32)
+        self._query, self._mixed = (room(most_rows, sizes.num_heads * sizes.head_dim) for _ in range(2))
+        self._inner = room(most_rows, self._layers[0].down.cols)
+        self._logits = room(most_rows, head.rows)
+        pairs = [rows * sizes.num_kv_heads for rows in range(1, most_rows + 1)]
+        group = sizes.num_heads // sizes.num_kv_heads * (sizes.head_dim + 2)
+        self._partial = room(max(pair * _splits(pair) for pair in pairs) * group, dtype=torch.float32)
+        self._arrived = room(pairs[-1], dtype=torch.int32)
+
+    @property
+    def nbytes(self) -> int:
+        """Of what each token reads of the weights."""
+        return sum(layer.nbytes for layer in self._layers) + self._norm.nbytes + self._head.nbytes
+
+    def __call__(self, plan: Int[Tensor, "rows numbers"]) -> Float[Tensor, "rows vocab"]:
+        """What it gives holds until the next call."""
+        rows, numbers = plan.shape
+        first, parts = self._layers[0], self._parts(rows)
+        products.embed_rows[(rows,)](
+            plan, self._table, first.input_norm, self._hidden, self._normed, self._squares, self._dim,
+            R=rows, PARTS=parts, PLAN=numbers, BLOCK_N=min(1024, triton.next_power_of_2(self._dim)),
+        )  # fmt: skip
+        norms = [layer.input_norm for layer in self._layers[1:]] + [self._norm]
+        for layer, norm in zip(self._layers, norms, strict=True):
+            self._attend(plan, layer)
+            self._add(rows, self._mixed, layer.out, layer.output_norm)
+            self._gate(rows, layer.gated)
+            self._add(rows, self._inner, layer.down, norm)
+        return self._score(rows)
+
+    def _parts(self, rows: int) -> int:
+        """Programs of `add_product`, each of which leaves a part of the sums of squares."""
+        return self._dim // tile_for("add", self._layers[0].out, rows, self._dim).rows
+
+    def _attend(self, plan: Tensor, layer: GpuLayer) -> None:
+        sizes, (rows, numbers) = self._sizes, plan.shape
+        tile = tile_for("heads", layer.heads, rows, sizes.head_dim // 2)
+        slots = layer.keys.shape[1]
+        shared = {
+            "PLAN": numbers, "HEADER": HEADER, "BLOCK": sizes.block,
+            "HEADS": sizes.num_heads, "KV_HEADS": sizes.num_kv_heads, "HEAD_DIM": sizes.head_dim,
+        }  # fmt: skip
+        products.project_heads[(layer.heads.rows // 2 // tile.rows,)](
+            self._normed, self._squares, sizes.eps, *_parts_of(layer.heads), layer.heads_bias, plan,
+            self._cosine, self._sine, self._query, layer.keys, layer.values, slots,
+            PARTS=self._parts(rows), **shared, **_shape(layer.heads, rows, tile),
+        )  # fmt: skip
+        splits = _splits(rows * sizes.num_kv_heads)
+        attend_rows[(rows, sizes.num_kv_heads, splits)](
+            self._query, layer.keys, layer.values, self._bias, plan, slots, sizes.head_dim**-0.5, self._mixed,
+            self._partial, self._arrived, PADDED_DIM=triton.next_power_of_2(sizes.head_dim), SPLITS=splits,
+            **_attention_tile(splits), **shared,
+        )  # fmt: skip
+
+    def _add(self, rows: int, x: Tensor, matrix: GpuMatrix, norm: Tensor) -> None:
+        tile = tile_for("add", matrix, rows, self._dim)
+        products.add_product[(matrix.rows // tile.rows,)](
+            x, *_parts_of(matrix), self._hidden, norm, self._normed, self._squares, matrix.rows,
+            **_shape(matrix, rows, tile),
+        )  # fmt: skip
+
+    def _gate(self, rows: int, matrix: GpuMatrix) -> None:
+        number = matrix.rows // 2
+        tile = tile_for("gate", matrix, rows, number)
+        products.gated_product[(number // tile.rows,)](
+            self._normed, self._squares, self._sizes.eps, *_parts_of(matrix), self._inner, number,
+            PARTS=self._parts(rows), **_shape(matrix, rows, tile),
+        )  # fmt: skip
+
+    def _score(self, rows: int) -> Float[Tensor, "rows vocab"]:
+        matrix = self._head
+        tile = tile_for("scores", matrix, rows, 64)
+        products.normed_product[(triton.cdiv(matrix.rows, tile.rows),)](
+            self._normed, self._squares, self._sizes.eps, *_parts_of(matrix), self._logits, matrix.rows,
+            PARTS=self._parts(rows), **_shape(matrix, rows, tile),
+        )  # fmt: skip
+        return self._logits[:rows]
+
+
+def _parts_of(matrix: GpuMatrix) -> tuple[Tensor, Tensor | None, Tensor | None]:
+    return matrix.data, matrix.scales, matrix.zeros
+
+
+def _shape(matrix: GpuMatrix, rows: int, tile: Tile) -> dict[str, Any]:
+    return {
+        "R": rows, "K": matrix.cols, "WIDTH": matrix.width, "BITS": matrix.bits, "GROUP": matrix.group,
+        "BLOCK_R": triton.next_power_of_2(rows), "BLOCK_N": tile.rows, "BLOCK_K": tile.columns, "SPLIT": tile.split,
+        "STAGES": tile.stages, "num_warps": tile.warps,
+    }  # fmt: skip
+
+
+def _splits(pairs: int) -> int:
+    """How many programs share the tokens of each pair of a row and a key head."""
+    return max(1, min(LONGEST_SPLIT, PROCESSORS // pairs))
+
+
+def _attention_tile(splits: int) -> dict[str, int]:
+    """Tokens at a time: many where the tokens of few rows are shared out, few where many programs are there anyway."""
+    return {"BLOCK_T": 128, "num_warps": 4} if splits > 1 else {"BLOCK_T": 32, "num_warps": 2}

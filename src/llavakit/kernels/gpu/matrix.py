@@ -1,0 +1,118 @@
+"""A weight matrix as the kernels of a GPU read it: plain numbers, or codes of 8 or 4 bits with scales of their groups.
+
+A chunk is what one step of a sum reads of a row. Two columns of 4 bits share a byte, and they stand half a chunk apart:
+byte j of a chunk of 256 columns has column j in its low half and column 128 + j in its high one. So either half of the
+bytes is multiplied with columns that follow one another, and nothing is shuffled.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+from jaxtyping import Float, Float16, Int32
+from torch import Tensor
+from torch.nn import functional as F
+
+from llavakit.kernels.packed import BITS, CENTER, NF4_LEVELS, Packed, unpack
+
+CHUNK = 256  # columns; a multiple of every group
+
+
+@dataclass(frozen=True)
+class GpuMatrix:
+    """`rows` outputs and `cols` inputs. Plain where `bits` is 16, whatever numbers they are; else codes:
+
+        4 bits    scale * (code - 8), and with zeros scale * (code + zero); two codes in a byte
+        8 bits    scale * code, which has a sign
+
+    `scales` and `zeros` are float16, two in a word: of a group of the left half of a chunk in its lower half, and of
+    the group as far into the right one in its upper half.
+    """
+
+    data: Tensor
+    rows: int
+    cols: int
+    bits: int = 16
+    group: int = CHUNK // 2
+    scales: Int32[Tensor, "rows words"] | None = None
+    zeros: Int32[Tensor, "rows words"] | None = None
+
+    @property
+    def width(self) -> int:
+        """Columns of a row as it lies in memory; of codes with padding, up to whole chunks."""
+        return self.cols if self.bits == 16 else -(-self.cols // CHUNK) * CHUNK
+
+    @property
+    def nbytes(self) -> int:
+        return sum(0 if part is None else part.nbytes for part in (self.data, self.scales, self.zeros))
+
+    def values(self) -> Float[Tensor, "rows cols"]:
+        """The matrix itself; of codes in float32."""
+        if self.bits == 16:
+            return self.data
+        numbers = self.data
+        if self.bits == 4:
+            numbers = numbers.unflatten(1, (-1, CHUNK // 2))
+            numbers = torch.cat((numbers & 15, numbers >> 4), dim=2).flatten(1)
+        numbers = numbers.float()
+        if self.bits == 4:
+            numbers = numbers + (-CENTER["int4"] if self.zeros is None else self._spread(self.zeros))
+        return (numbers * self._spread(self.scales))[:, : self.cols]
+
+    def _spread(self, words: Int32[Tensor, "rows words"]) -> Float[Tensor, "rows width"]:
+        """The number of each column's group."""
+        halves = words.view(torch.float16).float().unflatten(1, (self.width // CHUNK, -1, 2))
+        return halves.transpose(2, 3).flatten(1).repeat_interleave(self.group, dim=1)
+
+
+def plain_matrix(*weights: Float[Tensor, "_ cols"]) -> GpuMatrix:
+    """One matrix below the other."""
+    data = weights[0] if len(weights) == 1 else torch.cat(weights)
+    return GpuMatrix(data, *data.shape)
+
+
+def coded_matrix(*packed: Packed) -> GpuMatrix:
+    """The same numbers in the order of a GPU, one matrix below the other.
+
+    Those of int4z are the same but for the rounding of an offset over a scale. nf4 becomes 8 bits, whose numbers hold
+    its levels: to look up sixteen numbers for every weight takes a GPU longer than to read another half byte.
+    """
+    parts = [_coded(one) for one in packed]
+    data, scales, zeros = (
+        None if some[0] is None else torch.cat(some) for some in zip(*parts, strict=True)
+    )
+    bits = 8 if packed[0].kind in ("int8", "nf4") else 4
+    return GpuMatrix(data, len(data), packed[0].cols, bits, packed[0].group, scales, zeros)
+
+
+def _coded(packed: Packed) -> tuple[Tensor, Tensor, Tensor | None]:
+    """Data, scales and zeros of `GpuMatrix`."""
+    codes, scales, offsets = unpack(packed)
+    codes = F.pad(codes, (0, -packed.cols % CHUNK), value=CENTER[packed.kind])
+    groups = codes.shape[1] // packed.group
+    scales, zeros = F.pad(scales, (0, groups - scales.shape[1])), None
+    if offsets is not None:
+        codes, scales, zeros = _with_zeros(codes, scales, F.pad(offsets, (0, groups - offsets.shape[1])))
+    if BITS[packed.kind] == 8:
+        data = (codes.int() - CENTER[packed.kind]).to(torch.int8)
+    elif packed.kind == "nf4":
+        data = torch.tensor(NF4_LEVELS, dtype=torch.int8, device=codes.device)[codes.int()]
+        scales = (scales.float() / 127).half()
+    else:
+        halves = codes.unflatten(1, (-1, 2, CHUNK // 2))
+        data = (halves[:, :, 0] | halves[:, :, 1] << 4).flatten(1)
+    return data, _words(scales, packed.group), None if zeros is None else _words(zeros.half(), packed.group)
+
+
+def _words(numbers: Float16[Tensor, "rows groups"], group: int) -> Int32[Tensor, "rows words"]:
+    halves = numbers.unflatten(1, (-1, 2, CHUNK // 2 // group)).transpose(2, 3)
+    return halves.reshape(-1).view(torch.int32).view(len(numbers), -1)
+
+
+def _with_zeros(codes: Tensor, scales: Tensor, offsets: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    """scale * code + offset as scale * (code + zero): a group of scale 0 becomes codes of 0, and its offset the scale."""
+    is_flat = scales == 0
+    codes = codes.unflatten(1, (scales.shape[1], -1)).masked_fill(is_flat[..., None], 0).flatten(1)
+    zeros = torch.where(is_flat, 1.0, offsets.float() / scales.float().masked_fill(is_flat, 1))
+    return codes, torch.where(is_flat, offsets, scales), zeros

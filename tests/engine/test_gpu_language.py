@@ -1,0 +1,165 @@
+"""The kernels of a GPU against the same model in torch; interpreted where there is no card, and then slow and tiny."""
+
+from __future__ import annotations
+
+from copy import deepcopy
+
+import pytest
+import torch
+
+pytest.importorskip("triton", reason="kernels of a GPU are written in triton, which is not installed")
+
+from llavakit.bench.shapes import random_model
+from llavakit.config import LanguageConfig, LlavaConfig, SpecialTokens, VisionConfig
+from llavakit.engine.block_storage import OneSequence
+from llavakit.engine.fixed_storage import FixedStorage
+from llavakit.engine.gpu_language import GpuLanguage, can_take
+from llavakit.engine.torch_language import TorchLanguage
+from llavakit.kernels.packed import dequantize
+from llavakit.model import LanguageModel
+from llavakit.quantize.apply import quantize_model
+from llavakit.quantize.linear import QuantizedEmbedding, QuantizedLinear, TiedHead
+from llavakit.quantize.schemes import SCHEMES
+
+IS_CUDA = torch.cuda.is_available()
+DEVICE = torch.device("cuda" if IS_CUDA else "cpu")
+BLOCKS, PADDING = 12, 12
+
+# hidden, inner, query heads, key heads, channels of a head, bias of the heads, tied embeddings
+SHAPES = {
+    "plain": (64, 96, 2, 2, 32, False, False),
+    "grouped": (96, 64, 6, 2, 32, True, True),
+    "odd": (288, 272, 2, 1, 96, False, False),  # columns that fill no chunk, and heads that are no power of two
+}
+
+
+def language_of(shapes: str, scheme: str | None) -> LanguageModel:
+    hidden, inner, heads, kv_heads, head_dim, has_bias, is_tied = SHAPES[shapes]
+    config = LlavaConfig(
+        vision=VisionConfig(
+            image_size=28, hidden_size=64, intermediate_size=64, num_layers=2, num_heads=2, feature_layer=-2
+        ),
+        language=LanguageConfig(
+            vocab_size=77, hidden_size=hidden, intermediate_size=inner, num_layers=2, num_heads=heads,
+            num_kv_heads=kv_heads, head_dim=head_dim, qkv_bias=has_bias, tie_embeddings=is_tied, max_positions=256,
+        ),
+        tokens=SpecialTokens(image=77),
+    )  # fmt: skip
+    model = random_model(config, dtype=torch.float32)
+    torch.manual_seed(len(shapes))
+    with torch.no_grad():
+        for name, weight in model.named_parameters():
+            weight.normal_(1.0 if "norm" in name else 0.0, 0.06)
+    if scheme is not None:
+        quantize_model(model, SCHEMES[scheme])
+    return model.language
+
+
+def written_out(language: LanguageModel) -> LanguageModel:
+    """The same numbers as plain matrices."""
+    plain = deepcopy(language)
+    for name, part in language.named_modules():
+        if isinstance(part, QuantizedLinear):
+            linear = torch.nn.Linear(part.cols, part.rows, bias=part.bias is not None)
+            linear.weight, linear.bias = torch.nn.Parameter(dequantize(part.matrix)), part.bias
+            plain.set_submodule(name, linear)
+        if isinstance(part, QuantizedEmbedding):
+            plain.set_submodule(name, torch.nn.Embedding.from_pretrained(dequantize(part.matrix)))
+    if isinstance(language.lm_head, TiedHead):
+        plain.lm_head = None
+    return plain
+
+
+class Pair:
+    """A language model in the kernels, and in torch; whatever stands in their storages is the same.
+
+    The kernels keep the scales of nf4 over 127, in float16.
+    """
+
+    def __init__(self, shapes: str, scheme: str | None, *, dtype: torch.dtype, has_bias: bool = False) -> None:
+        language = language_of(shapes, scheme).to(DEVICE)
+        assert can_take(language)
+        config, self.dtype = language.config, dtype
+        self.tolerance = 0.02 if dtype == torch.bfloat16 else 1e-3 if scheme == "nf4" else 2e-6
+        self.storages = [
+            FixedStorage(config, BLOCKS, dtype=each, device=DEVICE, has_bias=has_bias) for each in (torch.float32, dtype)
+        ]
+        plain, ours = self.storages
+        for one, other in zip(plain.keys + plain.values, ours.keys + ours.values, strict=True):
+            other.copy_(one.normal_())
+        if has_bias:
+            ours.bias.copy_(plain.bias.normal_())
+        self.languages = [
+            TorchLanguage(written_out(language), plain), GpuLanguage(language, ours, dtype=dtype, most_rows=64)
+        ]  # fmt: skip
+
+    def check(self, wanted: torch.Tensor, found: torch.Tensor) -> None:
+        assert found.shape == wanted.shape and found.dtype == self.dtype
+        assert (found.float() - wanted).norm() < self.tolerance * wanted.norm()
+        plain, ours = self.storages
+        for one, other in zip(plain.keys + plain.values, ours.keys + ours.values, strict=True):
+            kept, wanted = other[:, : BLOCKS * 16].float(), one[:, : BLOCKS * 16]
+            assert (kept - wanted).norm() < self.tolerance * wanted.norm()
+
+    @torch.inference_mode()
+    def rows(self, *rows: tuple[int, list[int]], position: int = 0) -> None:
+        """Rows by their place and the blocks of their sequence; padded to the ladder as a plan is."""
+        filled = [
+            [5 + 7 * i, place + position * i, place, *blocks, *[PADDING] * (16 - len(blocks))]
+            for i, (place, blocks) in enumerate(rows)
+        ]
+        missing = (1 << (len(rows) - 1).bit_length()) - len(rows)
+        filled += [[0, 0, 0] + [PADDING] * 16] * missing
+        plan = torch.tensor(filled, device=DEVICE)
+        wanted, found = (language.rows(plan)[: len(rows)].clone() for language in self.languages)
+        self.check(wanted, found)
+
+    @torch.inference_mode()
+    def prompt(self, start: int, number: int, *, has_bias: bool = False) -> None:
+        hidden = self.languages[0]._language.config.hidden_size
+        embeds = torch.randn(1, number, hidden, device=DEVICE)
+        positions = (start + 2 + torch.arange(number, device=DEVICE))[None]
+        bias = torch.rand(1, number, device=DEVICE) if has_bias else None
+        found = [
+            language.prompt(
+                embeds.to(storage.keys[0].dtype), positions, OneSequence(storage, [3, 1, 7], start, number), bias, 2
+            )
+            for language, storage in zip(self.languages, self.storages, strict=True)
+        ]
+        self.check(*found)
+
+
+def cases() -> list[tuple[str, str | None, torch.dtype]]:
+    plain = [(shapes, None, torch.float32) for shapes in SHAPES]
+    coded = [("plain", "int8"), ("odd", "int8"), ("odd", "int4-g32"), ("odd", "int4-g128"), ("grouped", "int4-g128"),
+             ("plain", "nf4")]  # fmt: skip
+    if not IS_CUDA:
+        return plain + [(shapes, scheme, torch.float32) for shapes, scheme in coded]
+    halves = [(shapes, None, torch.bfloat16) for shapes in SHAPES]
+    return plain + halves + [(shapes, scheme, torch.bfloat16) for shapes, scheme in coded]
+
+
+@pytest.mark.parametrize(("shapes", "scheme", "dtype"), cases())
+def test_rows_are_what_torch_makes_of_them(shapes: str, scheme: str | None, dtype: torch.dtype) -> None:
+    pair = Pair(shapes, scheme, dtype=dtype)
+    pair.rows((100, [4, 2, 9, 0, 1, 3, 5]))
+    pair.rows((3, [6]), (16, [7, 8]), (17, [7, 8]), position=3)  # the last two of one sequence
+
+
+@pytest.mark.parametrize(("shapes", "scheme", "dtype"), cases()[1:])
+def test_prompts_are_what_torch_makes_of_them(shapes: str, scheme: str | None, dtype: torch.dtype) -> None:
+    pair = Pair(shapes, scheme, dtype=dtype)
+    pair.prompt(0, 19)
+    pair.prompt(19, 7)
+
+
+def test_what_is_added_to_the_attention() -> None:
+    pair = Pair("plain", None, dtype=torch.float32, has_bias=True)
+    pair.rows((40, [4, 2, 9]), (3, [6]))
+    pair.prompt(0, 19, has_bias=True)
+    pair.rows((19, [3, 1, 7]))
+
+
+def test_many_rows_are_multiplied_in_larger_tiles() -> None:
+    pair = Pair("plain", None, dtype=torch.float32)
+    pair.rows(*((place, [4, 2, 9]) for place in range(3, 36)))
