@@ -82,7 +82,8 @@ class Pair:
         config, self.dtype = language.config, dtype
         self.tolerance = 0.02 if dtype == torch.bfloat16 else 1e-3 if scheme == "nf4" else 2e-6
         self.storages = [
-            FixedStorage(config, BLOCKS, dtype=each, device=DEVICE, has_bias=has_bias) for each in (torch.float32, dtype)
+            FixedStorage(config, BLOCKS, dtype=each, device=DEVICE, has_bias=has_bias)
+            for each in (torch.float32, dtype)
         ]
         plain, ours = self.storages
         for one, other in zip(plain.keys + plain.values, ours.keys + ours.values, strict=True):

@@ -91,7 +91,9 @@ class GpuLanguage:
             gated = gate(F.linear(normed, values_of(layer.gated, self._dtype)))
             normed = add_and_norm(hidden, F.linear(gated, values_of(layer.down, self._dtype)), norm, eps)
         wanted = normed[len(normed) - num_logits :]
-        return F.linear(wanted, values_of(self._head, self._dtype)) if num_logits else wanted.new_empty(0, self._head.rows)
+        return (
+            F.linear(wanted, values_of(self._head, self._dtype)) if num_logits else wanted.new_empty(0, self._head.rows)
+        )
 
     @staticmethod
     def _head_of(language: LanguageModel) -> nn.Module:

@@ -13,8 +13,6 @@ from torch import Tensor
 Step = Callable[[Tensor], Tensor]
 Recorder = Callable[[Step, Tensor], Step]
 
-WARM_UPS = 3
-
 
 class Recorded:
     """A step that was recorded for each shape it was ever asked for. What it gives holds until the next one."""
@@ -32,25 +30,26 @@ class Recorded:
 class CudaGraphs:
     """Records steps as CUDA graphs, all in one pool of memory: what one leaves there another may write over.
 
-    Recording computes the step some times before, because what is compiled or chosen at a first call cannot be
-    recorded. A step has to bear that: ours writes the same keys and values into the same places.
+    Plans come from the host, in pinned memory.
+
+    Recording computes the step once before, because what is compiled at a first call cannot be recorded. A step has to
+    bear that: ours writes the same keys and values into the same places.
     """
 
     def __init__(self) -> None:
         self._pool = torch.cuda.graph_pool_handle()
 
     def __call__(self, step: Step, plan: Tensor) -> Step:
-        given, graph, aside = plan.clone(), torch.cuda.CUDAGraph(), torch.cuda.Stream()
+        given, graph, aside = plan.cuda(), torch.cuda.CUDAGraph(), torch.cuda.Stream()
         aside.wait_stream(torch.cuda.current_stream())
         with torch.cuda.stream(aside):
-            for _ in range(WARM_UPS):
-                step(given)
+            step(given)
         torch.cuda.current_stream().wait_stream(aside)
         with torch.cuda.graph(graph, pool=self._pool):
             made = step(given)
 
         def replay(plan: Tensor) -> Tensor:
-            given.copy_(plan)
+            given.copy_(plan, non_blocking=True)
             graph.replay()
             return made
 

@@ -49,7 +49,9 @@ class TorchLanguage:
         head = language.lm_head or language.embed_tokens
         parts = [part for module in (language.layers, language.norm, head) for part in module.modules()]
         return sum(
-            numbers.nbytes for part in parts for numbers in [*part.parameters(recurse=False), *part.buffers(recurse=False)]
+            numbers.nbytes
+            for part in parts
+            for numbers in [*part.parameters(recurse=False), *part.buffers(recurse=False)]
         )
 
     def rows(self, plan: Int[Tensor, "rows numbers"]) -> Float[Tensor, "rows vocab"]:

@@ -73,14 +73,18 @@ def tile_for(role: Role, matrix: GpuMatrix, rows: int, whole: int) -> Tile:
     """
     columns, is_coded = CHUNK // 2, matrix.bits < 16
     if rows <= FEW_ROWS:
-        # Few programs are needed for the narrow outputs of `add`: there more warps share a row.
-        tile = Tile(16, columns, 4, 4, 4) if role == "add" else Tile(16, columns, 2, 2, 3)
+        if role == "add":  # narrow outputs are few programs: more warps share a row
+            tile = Tile(16, columns, 4, 4, 4)
+        elif role == "gate" and matrix.bits != 4:
+            tile = Tile(16 if is_coded else 32, columns, 2, 2, 2)
+        else:
+            tile = Tile(16, columns, 2, 2, 3)
     elif role == "heads":
         tile = Tile(64, columns, 1, 8, 3 if is_coded else 4)
     elif role == "gate":
         tile = Tile(64, columns, 1, 4, 2) if is_coded else Tile(64, 64, 1, 4, 4)
     else:
-        tile = Tile(64, columns, 1, 4, 4)
+        tile = Tile(64, columns, 1, 4, 3 if is_coded else 4)
     return replace(tile, rows=gcd(tile.rows, whole))
 
 
@@ -210,4 +214,4 @@ def _splits(pairs: int) -> int:
 
 def _attention_tile(splits: int) -> dict[str, int]:
     """Tokens at a time: many where the tokens of few rows are shared out, few where many programs are there anyway."""
-    return {"BLOCK_T": 128, "num_warps": 4} if splits > 1 else {"BLOCK_T": 32, "num_warps": 2}
+    return {"BLOCK_T": 128, "num_warps": 4} if splits > 1 else {"BLOCK_T": 64, "num_warps": 2}
