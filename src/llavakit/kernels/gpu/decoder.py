@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from functools import cache
 from math import gcd
 from typing import Any, Literal
 
@@ -17,6 +18,7 @@ from llavakit.kernels.gpu.attention import attend_rows
 from llavakit.kernels.gpu.matrix import CHUNK, GpuMatrix
 
 HEADER = 3  # of a plan's row: token, rotary position, place in its sequence; the numbers of its blocks follow
+LARGE_SHARED = 200_000  # bytes of a processor's shared memory, which the tiles for many rows take
 FEW_ROWS = 16  # with so many at most, warps share out columns; with more a matrix unit takes all of them at once
 PROCESSORS = 256  # programs that a card computes at once, more or less
 LONGEST_SPLIT = 8
@@ -69,13 +71,13 @@ Role = Literal["heads", "add", "gate", "scores"]
 def tile_for(role: Role, matrix: GpuMatrix, rows: int, whole: int) -> Tile:
     """The best of some hundred that were timed on an H200 at the shapes of a 7B model, for 1 and for 64 rows.
 
-    A program's rows have to divide `whole`.
+    A program's rows have to divide `whole`. Cards with less shared memory read fewer steps ahead.
     """
     columns, is_coded = CHUNK // 2, matrix.bits < 16
     if rows <= FEW_ROWS:
         if role == "add":  # narrow outputs are few programs: more warps share a row
             tile = Tile(16, columns, 4, 4, 4)
-        elif role == "gate" and matrix.bits != 4:
+        elif role != "heads" and matrix.bits != 4:
             tile = Tile(16 if is_coded else 32, columns, 2, 2, 2)
         else:
             tile = Tile(16, columns, 2, 2, 3)
@@ -85,7 +87,14 @@ def tile_for(role: Role, matrix: GpuMatrix, rows: int, whole: int) -> Tile:
         tile = Tile(64, columns, 1, 4, 2) if is_coded else Tile(64, 64, 1, 4, 4)
     else:
         tile = Tile(64, columns, 1, 4, 3 if is_coded else 4)
-    return replace(tile, rows=gcd(tile.rows, whole))
+    is_small = rows > FEW_ROWS and shared_memory(matrix.data.device) < LARGE_SHARED
+    return replace(tile, rows=gcd(tile.rows, whole), stages=2 if is_small else tile.stages)
+
+
+@cache
+def shared_memory(device: torch.device) -> int:
+    """Bytes that a program may have of it; no limit where kernels are interpreted."""
+    return torch.cuda.get_device_properties(device).shared_memory_per_block_optin if device.type == "cuda" else 1 << 30
 
 
 class GpuDecoder:
