@@ -28,6 +28,18 @@ TEST(every_chunk_is_done_once) {
         for (int count : times_done(round % 67)) CHECK(count == 1);
 }
 
+TEST(runs_leave_nothing_out) {
+    for (const int64_t count : {0, 1, 2, 3, 7, 64, 65, 1000, 123457})
+        for (const int64_t least : {1, 2, 5, 64}) {
+            std::unique_ptr<std::atomic<int>[]> times(new std::atomic<int>[count + 1]());
+            parallel_runs(count, least, [&](int64_t begin, int64_t end) {
+                CHECK(0 <= begin && begin < end && end <= count);
+                for (int64_t at = begin; at < end; at++) times[at]++;
+            });
+            for (int64_t at = 0; at < count; at++) CHECK(times[at] == 1);
+        }
+}
+
 TEST(threads_that_sleep_wake_up) {
     for (int round = 0; round < 30; round++) {
         std::this_thread::sleep_for(std::chrono::microseconds(round % 3 * 100));

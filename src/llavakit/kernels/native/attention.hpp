@@ -63,12 +63,12 @@ class BytesBlock {
     Floats value_scales() const { return load(scales_ + BLOCK); }
 
     void put(const float* key, const float* value, int64_t inside, int64_t head_dim) {
-        scales_[inside] = to_bytes(key, int(head_dim), [&](int d, Ints whole) {
+        scales_[inside] = to_whole<127>(key, int(head_dim), [&](int d, Ints whole) {
             int8_t codes[LANES];
             store_signed_bytes(codes, whole);
             for (int i = 0; i < LANES; i++) keys_[(d + i) * BLOCK + inside] = codes[i];
         });
-        scales_[BLOCK + inside] = to_bytes(value, int(head_dim), [&](int d, Ints whole) {
+        scales_[BLOCK + inside] = to_whole<127>(value, int(head_dim), [&](int d, Ints whole) {
             store_signed_bytes(values_ + inside * head_dim + d, whole);
         });
     }

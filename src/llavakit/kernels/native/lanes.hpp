@@ -106,6 +106,24 @@ LANES_INLINE Ints operator+(Ints a, Ints b) {
     return a;
 }
 
+LANES_INLINE Ints operator-(Ints a, Ints b) {
+    FOR_PARTS a.part[i] -= b.part[i];
+    return a;
+}
+
+template <int BITS>
+LANES_INLINE Ints shifted_left(Ints x) {
+    FOR_PARTS x.part[i] <<= BITS;
+    return x;
+}
+
+// The sign comes along.
+template <int BITS>
+LANES_INLINE Ints shifted_right(Ints x) {
+    FOR_PARTS x.part[i] >>= BITS;
+    return x;
+}
+
 LANES_INLINE Floats max(Floats a, Floats b) {
     FOR_PARTS a.part[i] = a.part[i] > b.part[i] ? a.part[i] : b.part[i];
     return a;
@@ -151,6 +169,25 @@ LANES_INLINE float sum(Floats x) {
     for (int width = LANES / 2; width > 0; width /= 2)
         for (int i = 0; i < width; i++) lanes[i] += lanes[i + width];
     return lanes[0];
+}
+
+LANES_INLINE int32_t sum(Ints x) {
+    int32_t lanes[LANES], total = 0;
+    std::memcpy(lanes, &x, sizeof lanes);
+    for (int i = 0; i < LANES; i++) total += lanes[i];
+    return total;
+}
+
+LANES_INLINE int32_t largest_of(Ints x) {
+#if defined(__AVX512F__)
+    return _mm512_reduce_max_epi32((__m512i)x.part[0]);
+#else
+    int32_t lanes[LANES], most;
+    std::memcpy(lanes, &x, sizeof lanes);
+    most = lanes[0];
+    for (int i = 1; i < LANES; i++) most = most > lanes[i] ? most : lanes[i];
+    return most;
+#endif
 }
 
 LANES_INLINE float largest(Floats x) {
@@ -314,8 +351,8 @@ LANES_INLINE void store_signed_bytes(int8_t* to, Ints x) {
 }
 
 // To each lane, the products of its four unsigned bytes with four signed ones.
-// `CODES_BELOW_16` tells that the bytes are small, and that pairs of products fit in 16 bits.
-template <bool CODES_BELOW_16>
+// `CODES_BELOW_128` tells that the unsigned ones are small, so that pairs of products fit in 16 bits.
+template <bool CODES_BELOW_128>
 LANES_INLINE Ints dot4(Ints total, Bytes codes, Bytes fours) {
 #if defined(__AVX512VNNI__)
     total.part[0] = (IntVector)_mm512_dpbusd_epi32((__m512i)total.part[0], (__m512i)codes.part[0], (__m512i)fours.part[0]);
@@ -326,7 +363,7 @@ LANES_INLINE Ints dot4(Ints total, Bytes codes, Bytes fours) {
     FOR_PARTS {
         const __m256i w = (__m256i)codes.part[i], a = (__m256i)fours.part[i];
         __m256i pairs;
-        if constexpr (CODES_BELOW_16) {
+        if constexpr (CODES_BELOW_128) {
             pairs = _mm256_maddubs_epi16(w, a);
         } else {
             // Pairs of 255 * 127 do not fit: the lower seven bits and the highest one apart.

@@ -2,6 +2,10 @@
 //
 // A tile is some rows of activations times two panels of weights, summed up over all columns in registers. Integer
 // products are exact within a group, and groups are added in order, so a row's result is the same in every tile.
+//
+// The two panels are of different halves of a matrix, or of two matrices. So a thread that does one tile after another
+// reads two long stretches of memory from beginning to end, which goes faster than one, and much faster than two that
+// break off with every tile.
 
 #pragma once
 
@@ -152,12 +156,18 @@ LANES_INLINE void put_panel(const Output& out, int64_t row, int64_t panel, int64
     }
 }
 
+// How many pairs of panels a product has: of a matrix's halves, or of gate and up.
+inline int64_t pairs_of(const Matrix& weights, const Output& out) {
+    return out.how == Output::GATE ? weights.panels() : (weights.panels() + 1) / 2;
+}
+
 template <int KIND, int GROUP, int M>
-void tile(const Matrix& weights, const Matrix& other, int64_t panel, const Activations& a, int64_t row, const Output& out) {
+void tile(const Matrix& weights, const Matrix& other, int64_t pair, const Activations& a, int64_t row, const Output& out) {
     const bool is_gate = out.how == Output::GATE;
-    const bool is_alone = !is_gate && panel + 1 >= weights.panels();
-    const uint8_t* first = weights.panel(panel);
-    const uint8_t* second = is_gate ? other.panel(panel) : is_alone ? first : weights.panel(panel + 1);
+    const int64_t in_second_half = pair + pairs_of(weights, out);
+    const bool is_alone = !is_gate && in_second_half >= weights.panels();
+    const uint8_t* first = weights.panel(pair);
+    const uint8_t* second = is_gate ? other.panel(pair) : is_alone ? first : weights.panel(in_second_half);
     Floats total[M][TILE_PANELS];
     if constexpr (KIND >= Kind::FLOAT16)
         float_tile<KIND, M>(first, second, a, row, weights.cols, total);
@@ -165,17 +175,17 @@ void tile(const Matrix& weights, const Matrix& other, int64_t panel, const Activ
         integer_tile<KIND, GROUP, M>(first, second, a, row, total);
     for (int m = 0; m < M; m++) {
         if (is_gate) {
-            put_panel(out, row + m, panel, weights.rows, silu(total[m][0]) * total[m][1], nullptr);
+            put_panel(out, row + m, pair, weights.rows, silu(total[m][0]) * total[m][1], nullptr);
         } else {
-            put_panel(out, row + m, panel, weights.rows, total[m][0], weights.bias);
-            if (!is_alone) put_panel(out, row + m, panel + 1, weights.rows, total[m][1], weights.bias);
+            put_panel(out, row + m, pair, weights.rows, total[m][0], weights.bias);
+            if (!is_alone) put_panel(out, row + m, in_second_half, weights.rows, total[m][1], weights.bias);
         }
     }
 }
 
-// All rows of activations against the panels that begin at `panel`, in tiles of nearly equal height.
+// All rows of activations against a pair of panels, in tiles of nearly equal height.
 template <int KIND, int GROUP>
-void all_rows(const Matrix& weights, const Matrix& other, int64_t panel, const Activations& a, const Output& out) {
+void all_rows(const Matrix& weights, const Matrix& other, int64_t pair, const Activations& a, const Output& out) {
     // Where groups end often, two sets of sums are in use most of the time. A single tile reads the weights once.
     constexpr int64_t OF_MANY = GROUP < 128 && TILE_ROWS > 6 ? 6 : TILE_ROWS;
     const int64_t tallest = a.rows > TILE_ROWS ? OF_MANY : TILE_ROWS;
@@ -183,13 +193,13 @@ void all_rows(const Matrix& weights, const Matrix& other, int64_t panel, const A
     for (int64_t i = 0; i < tiles; i++) {
         const int64_t row = a.rows * i / tiles;
         with_rows<TILE_ROWS>(a.rows * (i + 1) / tiles - row,
-                             [&]<int M>() { tile<KIND, GROUP, M>(weights, other, panel, a, row, out); });
+                             [&]<int M>() { tile<KIND, GROUP, M>(weights, other, pair, a, row, out); });
     }
 }
 
-typedef void (*PanelKernel)(const Matrix&, const Matrix&, int64_t, const Activations&, const Output&);
+typedef void (*PairKernel)(const Matrix&, const Matrix&, int64_t, const Activations&, const Output&);
 
-inline PanelKernel panel_kernel(const Matrix& weights) {
+inline PairKernel pair_kernel(const Matrix& weights) {
     const bool wide = weights.group == 128;
     switch (weights.kind) {
         case Kind::INT4: return wide ? all_rows<Kind::INT4, 128> : all_rows<Kind::INT4, 32>;
@@ -210,33 +220,20 @@ struct Product {
 
 inline void multiply(const Product* products, int count, const Activations& a) {
     if (a.rows == 0) return;
-    constexpr int64_t LEAST_WORK = 1 << 20;  // multiplications that are worth a chunk of their own
-    struct Part {
-        const Product* product;
-        int64_t first, panels, per_chunk;
-    } parts[3];
-    int64_t chunks = 0;
-    for (int i = 0; i < count; i++) {
-        const Matrix& weights = *products[i].weights;
-        const int64_t step = products[i].out.how == Output::GATE ? 1 : TILE_PANELS;
-        const int64_t work = PANEL_ROWS * weights.cols * a.rows;
-        const int64_t least = (LEAST_WORK / work + step) / step * step;
-        const int64_t even = (weights.panels() / 32 + step - 1) / step * step;  // so many chunks are fine enough
-        const int64_t per_chunk = least > even ? least : even;
-        parts[i] = {&products[i], chunks, weights.panels(), per_chunk};
-        chunks += (weights.panels() + per_chunk - 1) / per_chunk;
-    }
-    parallel(chunks, [&](int64_t chunk, int) {
-        int i = count - 1;
-        while (parts[i].first > chunk) i--;
-        const Part& part = parts[i];
-        const Product& product = *part.product;
-        const PanelKernel kernel = panel_kernel(*product.weights);
-        const int64_t step = product.out.how == Output::GATE ? 1 : TILE_PANELS;
-        const int64_t begin = (chunk - part.first) * part.per_chunk;
-        const int64_t end = begin + part.per_chunk < part.panels ? begin + part.per_chunk : part.panels;
-        for (int64_t panel = begin; panel < end; panel += step)
-            kernel(*product.weights, product.up ? *product.up : *product.weights, panel, a, product.out);
+    // Multiplications that are worth a second thread, and a stretch of their own.
+    constexpr int64_t WORTH_SHARING = 1 << 20, LEAST_WORK = 1 << 18;
+    int64_t pairs = 0;
+    for (int i = 0; i < count; i++) pairs += pairs_of(*products[i].weights, products[i].out);
+    const int64_t work = TILE_PANELS * PANEL_ROWS * products[0].weights->cols * a.rows;  // of one pair
+    const int64_t least = work * pairs < WORTH_SHARING ? pairs : LEAST_WORK / work + 1;
+    llavakit::parallel_runs(pairs, least, [&](int64_t begin, int64_t end) {
+        for (const Product* product = products; begin < end; product++) {
+            const Matrix &weights = *product->weights, &other = product->up ? *product->up : weights;
+            const PairKernel kernel = pair_kernel(weights);
+            const int64_t here = pairs_of(weights, product->out);
+            for (int64_t i = begin; i < std::min(end, here); i++) kernel(weights, other, i, a, product->out);
+            begin = std::max<int64_t>(begin - here, 0), end -= here;
+        }
     });
 }
 
@@ -253,15 +250,11 @@ inline void quantise_row(const Matrix& weights, const float* x, int8_t* codes, f
             from = values;
         }
         Ints total = all_ints(0);
-        scales[first / group] = to_bytes(from, group, [&](int i, Ints whole) {
+        scales[first / group] = to_whole<127>(from, group, [&](int i, Ints whole) {
             total = total + whole;
             store_signed_bytes(codes + first + i, whole);
         });
-        int32_t lanes[LANES];
-        std::memcpy(lanes, &total, sizeof lanes);
-        int32_t whole_sum = 0;
-        for (int j = 0; j < LANES; j++) whole_sum += lanes[j];
-        sums[first / group] = sum_factor(weights.kind) * whole_sum;
+        sums[first / group] = sum_factor(weights.kind) * sum(total);
     }
 }
 

@@ -2,6 +2,7 @@
 
 #pragma once
 
+#include <algorithm>
 #include <cstdint>
 
 namespace llavakit {
@@ -29,6 +30,26 @@ inline __attribute__((always_inline)) void parallel(int64_t chunks, const Work& 
     hand_out(
         chunks, [](void* of, int64_t chunk, int thread) { (*static_cast<const Work*>(of))(chunk, thread); },
         const_cast<Work*>(&work));
+}
+
+// Calls work(begin, end) for stretches of all numbers below `count`, of at least `least` where there are so many. If
+// nothing comes between, each thread gets a run of neighbours, one stretch after another, so that it reads memory from
+// beginning to end. Stretches become shorter, each a third of what is left of a run, so that all threads end together.
+template <class Work>
+inline void parallel_runs(int64_t count, int64_t least, const Work& work) {
+    const int64_t runs = threads(), longest = (count + runs - 1) / runs;
+    if (count <= least || runs == 1) {
+        if (count > 0) work(int64_t(0), count);
+        return;
+    }
+    int64_t bounds[64] = {0}, stretches = 0;
+    for (int64_t done = 0; done < longest; bounds[++stretches] = done)
+        done = stretches == 62 ? longest : std::min(longest, done + std::max(least, (longest - done + 2) / 3));
+    parallel(runs * stretches, [&](int64_t chunk, int) {
+        const int64_t first = chunk % runs * longest, last = std::min(first + longest, count);
+        const int64_t begin = first + bounds[chunk / runs], end = std::min(first + bounds[chunk / runs + 1], last);
+        if (begin < end) work(begin, end);
+    });
 }
 
 }  // namespace llavakit
