@@ -80,7 +80,7 @@ class DecoderStep {
           values_(deal.take<float>(batch.rows * keys_width_)),
           mixed_(deal.take<float>(batch.rows * queries_width_)),
           inner_(deal.take<float>(batch.rows * decoder.inner)),
-          scores_(deal.take<float>(threads() * TILE_QUERIES * longest_)),
+          scores_(deal.take<float>(threads() * TILE_QUERIES * scratch_size(longest_, decoder.head_dim))),
           attention_in_(deal, batch.rows, decoder.layers[0].q),
           attention_out_(deal, batch.rows, decoder.layers[0].o),
           mlp_in_(deal, batch.rows, decoder.layers[0].gate),
@@ -212,38 +212,60 @@ class DecoderStep {
             tiles += tiles_of(asking_[i]);
             positions += place(asking_[i].sequence, asking_[i].row + asking_[i].count);
         }
-        const auto one = [&](int64_t job, int) {
-            const int64_t head = job / tiles;
-            int64_t tile = job % tiles;
-            const Asking* asking = asking_;
-            for (; tile >= tiles_of(*asking); asking++) tile -= tiles_of(*asking);
-            const int64_t first = tile * TILE_QUERIES;
-            with_rows<TILE_QUERIES>(std::min<int64_t>(asking->count * sharing_ - first, TILE_QUERIES), [&]<int M>() {
-                if (batch_.kept == llavakit::HALVES)
-                    attend_some<M, HalvesBlock>(cache, *asking, head, first);
-                else
-                    attend_some<M, BytesBlock>(cache, *asking, head, first);
-            });
-        };
-        if (positions * keys_width_ < WORTH_THREADS)
-            for (int64_t job = 0; job < tiles * decoder_.kv_heads; job++) one(job, 0);
-        else
-            parallel(tiles * decoder_.kv_heads, one);
+        const int64_t jobs = tiles * decoder_.kv_heads;
+        const int64_t least = positions * keys_width_ < WORTH_THREADS ? jobs : 1;
+        llavakit::parallel_runs(jobs, least, [&](int64_t begin, int64_t end) {
+            for (int64_t job = begin; job < end; job++) {
+                const Tile tile = tile_of(job, tiles), next = tile_of(std::min(job + 1, jobs - 1), tiles);
+                with_rows<TILE_QUERIES>(tile.queries, [&]<int M>() {
+                    if (batch_.kept == llavakit::HALVES)
+                        attend_some<M, HalvesBlock>(cache, tile, next);
+                    else
+                        attend_some<M, BytesBlock>(cache, tile, next);
+                });
+            }
+        });
+    }
+
+    // Queries of one key-value head, from the `first` in its list on.
+    struct Tile {
+        const Asking* asking;
+        int64_t kv_head, first, queries;
+    };
+
+    // Head by head, and for each of them all that ask.
+    Tile tile_of(int64_t job, int64_t tiles) const {
+        int64_t tile = job % tiles;
+        const Asking* asking = asking_;
+        for (; tile >= tiles_of(*asking); asking++) tile -= tiles_of(*asking);
+        const int64_t first = tile * TILE_QUERIES;
+        return {asking, job / tiles, first, std::min<int64_t>(asking->count * sharing_ - first, TILE_QUERIES)};
+    }
+
+    int64_t place_of_query(const Tile& tile, int64_t query) const {
+        return place(tile.asking->sequence, tile.asking->row + (tile.first + query) / sharing_);
+    }
+
+    // All that the last query of a tile sees.
+    template <class Block>
+    HeadBlocks<Block> blocks_of(const uint8_t* cache, const Tile& tile) const {
+        return {cache + tile.kv_head * head_bytes(), batch_.tables + tile.asking->sequence * batch_.table_width,
+                block_stride(), decoder_.head_dim, place_of_query(tile, tile.queries - 1) / BLOCK + 1, batch_.bias};
     }
 
     template <int M, class Block>
-    void attend_some(const uint8_t* cache, const Asking& asking, int64_t kv_head, int64_t first) {
+    void attend_some(const uint8_t* cache, const Tile& tile, const Tile& next) {
+        const Asking& asking = *tile.asking;
         Queries<M> queries;
         for (int m = 0; m < M; m++) {
-            const int64_t row = (first + m) / sharing_, head = kv_head * sharing_ + (first + m) % sharing_;
+            const int64_t row = (tile.first + m) / sharing_;
+            const int64_t head = tile.kv_head * sharing_ + (tile.first + m) % sharing_;
             queries.query[m] = queries_ + (asking.row + row) * queries_width_ + head * decoder_.head_dim;
             queries.mixed[m] = mixed_ + (asking.to + row) * queries_width_ + head * decoder_.head_dim;
-            queries.limit[m] = place(asking.sequence, asking.row + row) + 1;
+            queries.limit[m] = place_of_query(tile, m) + 1;
         }
-        const HeadBlocks<Block> blocks{cache + kv_head * head_bytes(),
-                                       batch_.tables + asking.sequence * batch_.table_width, block_stride(),
-                                       decoder_.head_dim, batch_.bias};
-        attend(queries, blocks, scores_ + thread_number() * TILE_QUERIES * longest_);
+        attend(queries, Reading<Block>{blocks_of<Block>(cache, tile), blocks_of<Block>(cache, next)},
+               scores_ + thread_number() * TILE_QUERIES * scratch_size(longest_, decoder_.head_dim));
     }
 
     void mlp(const DecoderLayer& layer) {

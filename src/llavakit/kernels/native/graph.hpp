@@ -58,8 +58,8 @@ class Deal {
     size_t used_ = 0;
 };
 
-// What keys and values are kept as. Either way one head's block of 16 positions is the keys [head_dim, 16], then the
-// values [16, head_dim]; of bytes, 16 scales of the keys and 16 of the values come behind them, as floats.
+// What keys and values are kept as. Either way one head's block of 16 positions is the keys, then the values; of bytes,
+// 16 scales of the keys and 16 of the values come behind them, as floats.
 enum Kept : int { HALVES, BYTES };
 
 constexpr int64_t head_block_bytes(int kept, int64_t head_dim) {

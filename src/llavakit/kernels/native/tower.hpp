@@ -30,7 +30,7 @@ class TowerRun {
           keys_(deal.take<float>(rows_ * tower.dim)),
           values_(deal.take<float>(rows_ * tower.dim)),
           inner_(deal.take<float>(rows_ * tower.inner)),
-          scores_(deal.take<float>(threads() * TILE_QUERIES * blocks_ * BLOCK)),
+          scores_(deal.take<float>(threads() * TILE_QUERIES * scratch_size(seq, tower.head_dim))),
           cache_(deal.take<uint8_t>(views * tower.heads * head_stride())),
           table_(deal.take<int32_t>(blocks_)),
           attention_in_(deal, rows_, tower.layers[0].q),
@@ -104,9 +104,9 @@ class TowerRun {
             queries.limit[m] = seq_;
         }
         const HeadBlocks<HalvesBlock> blocks{cache_ + (view * tower_.heads + head) * head_stride(), table_,
-                                             block_stride(), tower_.head_dim};
-        float* weights = scores_ + thread_number() * TILE_QUERIES * blocks_ * BLOCK;
-        attend(queries, blocks, weights);
+                                             block_stride(), tower_.head_dim, blocks_};
+        float* weights = scores_ + thread_number() * TILE_QUERIES * scratch_size(seq_, tower_.head_dim);
+        attend(queries, Reading<HalvesBlock>{blocks, blocks}, weights);
         if (looks_ && first == 0) std::copy_n(weights, seq_, looks_ + (view * tower_.heads + head) * seq_);
     }
 
