@@ -70,7 +70,7 @@ class NativeRunner:
             self._bias[target] = self._bias[source]
 
     def _look(self, pixels: Float[Tensor, "views 3 size size"]) -> Images:
-        fewer, tower = self._model.config.visual_tokens, self._model.vision
+        fewer, tower = self._model.config.condensing, self._model.vision
         asks = fewer is not None and fewer.method == "attention"
         if self._tower is None or (asks and not tower.config.class_token):
             return self._model.see(pixels)  # the native tower tells how a class vector looks, and nobody else
