@@ -400,8 +400,8 @@ class LlavaConfig(Config):
             raise ValueError("visual tokens are dropped between two layers, and this language model has only one")
         if after_layer > last:
             raise ValueError(
-                f"nothing reads what is left after layer {after_layer} of the {last + 1} of this language model: drop "
-                f"visual tokens after layer {'1' if last == 1 else f'1 to {last}'}"
+                f"after layer {after_layer} of {last + 1} nothing reads what is left: drop visual tokens after layer "
+                f"{'1' if last == 1 else f'1 to {last}'} of this language model"
             )
         if count > most:
             raise ValueError(f"{count} visual tokens are more than the {most} of a view: ask for 1 to {most}")
