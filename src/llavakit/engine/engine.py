@@ -329,7 +329,7 @@ def runner_for(
     `kv_cache`: what the native kernels keep keys and values as; int8 is half of float16, the default. In torch they
     are what the model computes in; ValueError where something else is asked for.
     """
-    if (kind := native_kind(model)) and not model.config.dropping:
+    if kind := native_kind(model):
         return NativeRunner(model, kind, kept_as=kv_cache or "float16")
     if kv_cache is not None:
         raise ValueError(

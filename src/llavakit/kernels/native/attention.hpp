@@ -174,6 +174,17 @@ LANES_INLINE void mix_channels(const Queries<M>& queries, const HeadBlocks<Block
         for (int c = 0; c < C; c++) store(queries.mixed[m] + channel + c * LANES, total[m][c]);
 }
 
+// How much each query attends to each position, over `num_blocks` blocks; the weights of each sum up to 1.
+template <int M, class Block>
+LANES_INLINE void weigh(const Queries<M>& queries, const HeadBlocks<Block>& blocks, int64_t num_blocks,
+                        float* const* weights) {
+    constexpr int TOGETHER = M == 1 ? 8 : 4;
+    int64_t block = 0;
+    for (; block + TOGETHER <= num_blocks; block += TOGETHER) score_blocks<M, TOGETHER>(queries, blocks, block, num_blocks, weights);
+    for (; block < num_blocks; block++) score_blocks<M, 1>(queries, blocks, block, num_blocks, weights);
+    for (int m = 0; m < M; m++) softmax(weights[m], num_blocks);
+}
+
 // `scratch`: M times the positions, rounded up to whole blocks.
 template <int M, class Block>
 void attend(const Queries<M>& queries, const HeadBlocks<Block>& blocks, float* scratch) {
@@ -183,16 +194,11 @@ void attend(const Queries<M>& queries, const HeadBlocks<Block>& blocks, float* s
     float* scores[M];
     for (int m = 0; m < M; m++) scores[m] = scratch + m * num_blocks * BLOCK;
 
-    constexpr int TOGETHER = M == 1 ? 8 : 4;
-    int64_t block = 0;
-    for (; block + TOGETHER <= num_blocks; block += TOGETHER) score_blocks<M, TOGETHER>(queries, blocks, block, num_blocks, scores);
-    for (; block < num_blocks; block++) score_blocks<M, 1>(queries, blocks, block, num_blocks, scores);
-    for (int m = 0; m < M; m++) {
-        softmax(scores[m], num_blocks);
-        if constexpr (Block::HAS_SCALES)
+    weigh(queries, blocks, num_blocks, scores);
+    if constexpr (Block::HAS_SCALES)
+        for (int m = 0; m < M; m++)
             for (int64_t i = 0; i < num_blocks; i++)
                 store(scores[m] + i * BLOCK, load(scores[m] + i * BLOCK) * blocks[i].value_scales());
-    }
 
     constexpr int WIDE = M == 1 ? 8 : 4;
     int64_t channel = 0;
