@@ -1,14 +1,15 @@
 """What fewer visual tokens cost and save: accuracy on held-out pictures, and milliseconds; kept in visual-tokens.json.
 
     llava scenes --kind instruct --split heldout --seed 1 --count 800 --out runs/pocket-data/heldout
-    python benchmarks/visual_tokens.py score runs/pocket-data/heldout all attention:16 pool:16
-    python benchmarks/visual_tokens.py time all attention:16 pool:16
-    python benchmarks/visual_tokens.py shapes llava-1.5-7b int4-g128 576 144 64
+    python benchmarks/visual_tokens.py score runs/pocket-data/heldout all attention:16 pool:16 after-4:16
+    python benchmarks/visual_tokens.py time all attention:16 pool:16 after-4:16
+    python benchmarks/visual_tokens.py shapes llava-1.5-7b int4-g128 all attention:144 after-2:144
     python benchmarks/visual_tokens.py draw
 
-A setting replaces its own row and leaves the others. `time` interleaves the settings in every round, each time with an
-engine that has seen nothing, and takes medians. `shapes` does so with random weights of a larger model: what the choice
-of so many tokens takes, and the prefill of a prompt of as many and 64 words. `draw` makes the curve of
+A setting is `all`, or a method and a number of tokens; the method `after-4` drops the others after layer 4 of the
+language model. It replaces its own row and leaves the others. `time` interleaves the settings in every round, each time
+with an engine that has seen nothing, and takes medians. `shapes` does so with random weights of a larger model: what
+the choice of so many tokens takes, and the prefill of a prompt of a picture and 64 words. `draw` makes the curve of
 docs/visual-tokens.md.
 """
 
@@ -33,6 +34,7 @@ from llavakit.engine.engine import Engine
 from llavakit.engine.sampling import SamplingParams
 from llavakit.evaluate.run import run
 from llavakit.evaluate.tasks import TASKS
+from llavakit.kernels.graph import Dropping
 from llavakit.model.reduce import condense
 from llavakit.processing import Conversation, open_image
 from llavakit.quantize.schemes import SCHEMES
@@ -46,9 +48,16 @@ PICTURE = HERE.parent / "examples" / "drawing.png"
 
 
 def opened(setting: str) -> Loaded:
-    """The pocket model with a setting: `all`, or a method and a number of tokens as in `attention:16`."""
+    return load("pocket", visual_tokens=visual_tokens(setting))
+
+
+def visual_tokens(setting: str) -> VisualTokens | None:
     method, _, count = setting.partition(":")
-    return load("pocket", visual_tokens=VisualTokens(count=int(count), method=method) if count else None)
+    if not count:
+        return None
+    if method.startswith("after-"):
+        return VisualTokens(count=int(count), after_layer=int(method.removeprefix("after-")))
+    return VisualTokens(count=int(count), method=method)
 
 
 def score(setting: str, data: Path) -> dict[str, Any]:
@@ -97,22 +106,28 @@ def summary(rows: list[dict[str, float]]) -> dict[str, Any]:
     }
 
 
-def shape_times(shapes: str, scheme: str, counts: list[int]) -> dict[int, dict[str, Any]]:
-    """The same of a model of random weights; all tokens are not chosen."""
+def shape_times(shapes: str, scheme: str, settings: list[str]) -> dict[str, dict[str, Any]]:
+    """The same of a model of random weights; what is chosen inside the language model is counted with the prefill."""
     config = find_shapes(shapes)
     subject, vision = PackedSubject(config, SCHEMES[scheme]), config.vision
     features, attention = torch.randn(1, vision.num_patches, vision.hidden_size), torch.rand(1, vision.num_patches)
-    rounds: dict[int, list[dict[str, float]]] = {count: [] for count in counts}
+    rounds: dict[str, list[dict[str, float]]] = {setting: [] for setting in settings}
     for _ in range(LARGE_ROUNDS + 1):  # the first is a warm-up
         encode = milliseconds(subject.encode)
-        for count in counts:
-            choose = milliseconds(condense, features, attention, count) if count < vision.num_patches else 0.0
-            prefill = milliseconds(subject.prefill, WORDS + count, 0)
+        for setting in settings:
+            wanted, choose = visual_tokens(setting), 0.0
+            read, dropping = vision.num_patches, None
+            if wanted and wanted.after_layer is None:
+                choose, read = milliseconds(condense, features, attention, wanted.count), wanted.count
+            elif wanted:
+                picture = torch.tensor([[WORDS // 2, WORDS // 2 + read, wanted.count]], dtype=torch.int32)
+                dropping = Dropping(wanted.after_layer, torch.zeros(1, dtype=torch.int32), picture)
+            prefill = milliseconds(subject.prefill, WORDS + read, 0, dropping)
             first = encode + choose + prefill
-            rounds[count].append(
+            rounds[setting].append(
                 {"encode_ms": encode, "choose_ms": choose, "prefill_ms": prefill, "first_token_ms": first}
             )
-    return {count: summary(rows[1:]) for count, rows in rounds.items()}
+    return {setting: summary(rows[1:]) for setting, rows in rounds.items()}
 
 
 def milliseconds(call: Callable[..., Any], *arguments: Any) -> float:
@@ -170,10 +185,10 @@ if __name__ == "__main__":
             for setting, row in times(settings).items():
                 keep("times", setting, row)
                 print(setting, json.dumps(row))
-        case ["shapes", shapes, scheme, *counts]:
-            for count, row in shape_times(shapes, scheme, [int(count) for count in counts]).items():
-                keep(f"{shapes} {scheme}", str(count), row)
-                print(count, json.dumps(row))
+        case ["shapes", shapes, scheme, *settings]:
+            for setting, row in shape_times(shapes, scheme, settings).items():
+                keep(f"{shapes} {scheme}", setting, row)
+                print(setting, json.dumps(row))
         case ["draw"]:
             CURVE.write_text(curve(json.loads(RESULTS.read_text())))
         case _:
