@@ -220,8 +220,9 @@ def _to_logits(page: Page, loaded: Loaded, inputs: Inputs) -> torch.Tensor:
     hidden = model.language(embeds, torch.arange(len(inputs.tokens))[None], cache)
     page.stop(
         "model/language.py model/layers.py model/cache.py",
-        "The decoder: each token looks back at those before it. Keys and values are kept for the tokens to come. (Where "
-        "later layers are to read fewer visual tokens, `model/drop.py` chooses those that the prompt's end looks at.)",
+        "The decoder: each token looks back at those before it. Keys and values are kept for the tokens to come. "
+        "(Where later layers are to read fewer visual tokens, `model/drop.py` chooses those that the prompt's end "
+        "looks at.)",
         f"hidden states {list(hidden.shape)} after {config.language.num_layers} layers",
         f"cache: {cache.length} of {cache.capacity} tokens, keys and values {list(cache.keys.shape)}",
     )
