@@ -1,14 +1,15 @@
 """What fewer visual tokens cost and save: accuracy on held-out pictures, and milliseconds; kept in visual-tokens.json.
 
     llava scenes --kind instruct --split heldout --seed 1 --count 800 --out runs/pocket-data/heldout
-    python benchmarks/visual_tokens.py score runs/pocket-data/heldout all attention:16 pool:16
-    python benchmarks/visual_tokens.py time all attention:16 pool:16
-    python benchmarks/visual_tokens.py shapes llava-1.5-7b int4-g128 576 144 64
+    python benchmarks/visual_tokens.py score runs/pocket-data/heldout all attention:16 pool:16 after-4:16
+    python benchmarks/visual_tokens.py time all attention:16 pool:16 after-4:16
+    python benchmarks/visual_tokens.py shapes llava-1.5-7b int4-g128 all attention:144 after-2:144
     python benchmarks/visual_tokens.py draw
 
-A setting replaces its own row and leaves the others. `time` interleaves the settings in every round, each time with an
-engine that has seen nothing, and takes medians. `shapes` does so with random weights of a larger model: what the choice
-of so many tokens takes, and the prefill of a prompt of as many and 64 words. `draw` makes the curve of
+A setting is `all`, or a method and a number of tokens; the method `after-4` drops the others after layer 4 of the
+language model. It replaces its own row and leaves the others. `time` interleaves the settings in every round, each time
+with an engine that has seen nothing, and takes medians. `shapes` does so with random weights of a larger model: what
+the choice of so many tokens takes, and the prefill of a prompt of a picture and 64 words. `draw` makes the curve of
 docs/visual-tokens.md.
 """
 
@@ -26,6 +27,7 @@ import torch
 
 from llavakit.bench.packed_subject import PackedSubject
 from llavakit.bench.shapes import find_shapes
+from llavakit.checkpoint.formats import read_config
 from llavakit.checkpoint.load import Loaded, load, locate
 from llavakit.circumstances import circumstances
 from llavakit.config import VisualTokens
@@ -33,6 +35,7 @@ from llavakit.engine.engine import Engine
 from llavakit.engine.sampling import SamplingParams
 from llavakit.evaluate.run import run
 from llavakit.evaluate.tasks import TASKS
+from llavakit.kernels.graph import Dropping
 from llavakit.model.reduce import condense
 from llavakit.processing import Conversation, open_image
 from llavakit.quantize.schemes import SCHEMES
@@ -42,13 +45,21 @@ WORDS = 64  # of a prompt, beside the picture
 HERE = Path(__file__).parent
 RESULTS = HERE / "visual-tokens.json"
 CURVE = HERE.parent / "docs" / "visual-tokens.svg"
+COLOURS = {"attention": "#1f6fb4", "pool": "#c2571a", "after-3": "#2c8a4b", "after-4": "#7a4fb0", "after-5": "#555555"}
 PICTURE = HERE.parent / "examples" / "drawing.png"
 
 
 def opened(setting: str) -> Loaded:
-    """The pocket model with a setting: `all`, or a method and a number of tokens as in `attention:16`."""
+    return load("pocket", visual_tokens=visual_tokens(setting))
+
+
+def visual_tokens(setting: str) -> VisualTokens | None:
     method, _, count = setting.partition(":")
-    return load("pocket", visual_tokens=VisualTokens(count=int(count), method=method) if count else None)
+    if not count:
+        return None
+    if method.startswith("after-"):
+        return VisualTokens(count=int(count), after_layer=int(method.removeprefix("after-")))
+    return VisualTokens(count=int(count), method=method)
 
 
 def score(setting: str, data: Path) -> dict[str, Any]:
@@ -97,22 +108,28 @@ def summary(rows: list[dict[str, float]]) -> dict[str, Any]:
     }
 
 
-def shape_times(shapes: str, scheme: str, counts: list[int]) -> dict[int, dict[str, Any]]:
-    """The same of a model of random weights; all tokens are not chosen."""
+def shape_times(shapes: str, scheme: str, settings: list[str]) -> dict[str, dict[str, Any]]:
+    """The same of a model of random weights; what is chosen inside the language model is counted with the prefill."""
     config = find_shapes(shapes)
     subject, vision = PackedSubject(config, SCHEMES[scheme]), config.vision
     features, attention = torch.randn(1, vision.num_patches, vision.hidden_size), torch.rand(1, vision.num_patches)
-    rounds: dict[int, list[dict[str, float]]] = {count: [] for count in counts}
+    rounds: dict[str, list[dict[str, float]]] = {setting: [] for setting in settings}
     for _ in range(LARGE_ROUNDS + 1):  # the first is a warm-up
         encode = milliseconds(subject.encode)
-        for count in counts:
-            choose = milliseconds(condense, features, attention, count) if count < vision.num_patches else 0.0
-            prefill = milliseconds(subject.prefill, WORDS + count, 0)
+        for setting in settings:
+            wanted, choose = visual_tokens(setting), 0.0
+            read, dropping = vision.num_patches, None
+            if wanted and wanted.after_layer is None:
+                choose, read = milliseconds(condense, features, attention, wanted.count), wanted.count
+            elif wanted:
+                picture = torch.tensor([[WORDS // 2, WORDS // 2 + read, wanted.count]], dtype=torch.int32)
+                dropping = Dropping(wanted.after_layer, torch.zeros(1, dtype=torch.int32), picture)
+            prefill = milliseconds(subject.prefill, WORDS + read, 0, dropping)
             first = encode + choose + prefill
-            rounds[count].append(
+            rounds[setting].append(
                 {"encode_ms": encode, "choose_ms": choose, "prefill_ms": prefill, "first_token_ms": first}
             )
-    return {count: summary(rows[1:]) for count, rows in rounds.items()}
+    return {setting: summary(rows[1:]) for setting, rows in rounds.items()}
 
 
 def milliseconds(call: Callable[..., Any], *arguments: Any) -> float:
@@ -128,8 +145,17 @@ def keep(part: str, setting: str, row: dict[str, Any]) -> None:
     RESULTS.write_text(json.dumps(results, indent=1) + "\n")
 
 
+def read_on_average(setting: str) -> float:
+    """How many visual tokens a layer of the pocket model reads: those dropped after a layer are read up to it."""
+    wanted, (config, _) = visual_tokens(setting), read_config(locate("pocket"))
+    if wanted is None or wanted.after_layer is None:
+        return wanted.count if wanted else config.num_view_tokens
+    part = wanted.after_layer / config.language.num_layers
+    return part * config.num_view_tokens + (1 - part) * wanted.count
+
+
 def curve(results: dict[str, Any]) -> str:
-    """Accuracy against visual tokens, a line for each method."""
+    """Accuracy against the visual tokens that a layer reads on average, a line for each method."""
     scores = {setting: row["overall"]["score"] for setting, row in results["scores"].items()}
     whole = scores.pop("all")
 
@@ -145,9 +171,9 @@ def curve(results: dict[str, Any]) -> str:
         parts.append(f'<path d="M{x} {y}H530" stroke="#ddd"/><text x="20" y="{int(y) + 4}">{percent}%</text>')
     for count in (8, 16, 32, 48, 64):
         parts.append(f'<text x="{at(count, 0).split(",")[0]}" y="350" text-anchor="middle">{count}</text>')
-    parts.append('<text x="290" y="372" text-anchor="middle">visual tokens</text>')
-    for method, colour in (("attention", "#1f6fb4"), ("pool", "#c2571a")):
-        rows = sorted((int(name.split(":")[1]), score) for name, score in scores.items() if name.startswith(method))
+    parts.append('<text x="290" y="372" text-anchor="middle">visual tokens that a layer reads, on average</text>')
+    for method, colour in COLOURS.items():
+        rows = sorted((read_on_average(name), score) for name, score in scores.items() if name.startswith(method))
         if not rows:
             continue
         points = [at(*row) for row in [*rows, (64, whole)]]
@@ -170,10 +196,10 @@ if __name__ == "__main__":
             for setting, row in times(settings).items():
                 keep("times", setting, row)
                 print(setting, json.dumps(row))
-        case ["shapes", shapes, scheme, *counts]:
-            for count, row in shape_times(shapes, scheme, [int(count) for count in counts]).items():
-                keep(f"{shapes} {scheme}", str(count), row)
-                print(count, json.dumps(row))
+        case ["shapes", shapes, scheme, *settings]:
+            for setting, row in shape_times(shapes, scheme, settings).items():
+                keep(f"{shapes} {scheme}", setting, row)
+                print(setting, json.dumps(row))
         case ["draw"]:
             CURVE.write_text(curve(json.loads(RESULTS.read_text())))
         case _:

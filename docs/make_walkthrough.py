@@ -213,14 +213,16 @@ def _to_logits(page: Page, loaded: Loaded, inputs: Inputs) -> torch.Tensor:
         "model/llava.py",
         "Words are looked up, and the projected features written over their placeholders: one masked write. From here "
         "on a picture is a row of tokens like any other. (The features of several tiles would be put in order in "
-        "`model/arrange.py` first. Where fewer visual tokens are asked for, `model/reduce.py` chooses them.)",
+        "`model/arrange.py` first. Where fewer visual tokens are to be read at all, `model/reduce.py` makes them.)",
         f"embeds {list(embeds.shape)}, of which {int(at.sum())} come from the picture",
     )
     cache = KVCache(config.language, capacity=config.language.max_positions)
     hidden = model.language(embeds, torch.arange(len(inputs.tokens))[None], cache)
     page.stop(
         "model/language.py model/layers.py model/cache.py",
-        "The decoder: each token looks back at those before it. Keys and values are kept for the tokens to come.",
+        "The decoder: each token looks back at those before it. Keys and values are kept for the tokens to come. "
+        "(Where later layers are to read fewer visual tokens, `model/drop.py` chooses those that the prompt's end "
+        "looks at.)",
         f"hidden states {list(hidden.shape)} after {config.language.num_layers} layers",
         f"cache: {cache.length} of {cache.capacity} tokens, keys and values {list(cache.keys.shape)}",
     )

@@ -17,7 +17,9 @@ from llavakit.anyres import (
     choose_canvas,
     fit,
     num_image_tokens,
+    num_kept_tokens,
     num_views,
+    partly_kept,
     pooled_grid,
     row_grid,
     tile_grid,
@@ -240,12 +242,41 @@ def test_positions_are_those_of_whole_pictures(parts: list[tuple[int, int]], cou
         ({}, {"count": 100, "method": "pool"}, "pooling gives 576, 144, 64, 36, 16, 9, 4, 1; use one of these"),
         ({"feature_select": "full"}, {"count": 9}, "this model reads the class feature too"),
         ({"feature_layer": 0}, {"count": 9}, "where nothing attends: use method 'pool'"),
+        ({}, {"count": 577, "after_layer": 3}, "577 visual tokens are more than the 576 of a view: ask for 1 to 576"),
+        ({}, {"count": 9, "after_layer": 32}, "after layer 32 of 32 nothing reads what is left: .* layer 1 to 31 of"),
     ],
 )
 def test_visual_tokens_that_cannot_be(vision: dict[str, Any], wanted: dict[str, Any], said: str) -> None:
     whole = LlavaConfig(vision=VisionConfig(**vision), language=LANGUAGE)
     with pytest.raises(ConfigError, match=said):
         whole.with_visual_tokens(VisualTokens(**wanted))
+
+
+def test_dropping_that_says_nothing_or_two_things() -> None:
+    with pytest.raises(ConfigError, match="after layer 1 by attention, not by method 'pool': leave out one of the two"):
+        VisualTokens.parse({"count": 4, "method": "pool", "after_layer": 1})
+    with pytest.raises(ConfigError, match="after_layer is 0: input should be greater than 0"):
+        VisualTokens.parse({"count": 4, "after_layer": 0})
+    for layers, said in ((1, "this language model has only one"), (2, "drop visual tokens after layer 1 of this")):
+        small = LlavaConfig(language=LANGUAGE.model_copy(update={"num_layers": layers}))
+        with pytest.raises(ConfigError, match=said):
+            small.with_visual_tokens(VisualTokens(count=4, after_layer=layers))
+
+
+@LAW
+@given(
+    width=SIDES, height=SIDES, count=st.integers(1, 576), merge=st.sampled_from(["flat", "spatial", "spatial_unpad"])
+)
+def test_what_is_dropped_later_is_read_at_first(width: int, height: int, count: int, merge: str) -> None:
+    whole = config(merge=merge)
+    some = whole.with_visual_tokens(VisualTokens(count=count, after_layer=2))
+    all_tokens = num_image_tokens(width, height, whole)
+    assert num_image_tokens(width, height, some) == num_kept_tokens(width, height, whole) == all_tokens
+    assert num_kept_tokens(width, height, some) == min(all_tokens, num_views(width, height, whole) * count)
+    span = (2, 2 + all_tokens)
+    assert partly_kept([span], [(width, height)], whole) == []
+    assert partly_kept([span], [(width, height)], some) == [(*span, num_kept_tokens(width, height, some))]
+    assert token_positions(all_tokens + 5, [span], some) == list(range(all_tokens + 5))
 
 
 def test_visual_tokens_are_never_stored() -> None:

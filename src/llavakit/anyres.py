@@ -22,6 +22,9 @@ from llavakit.config import Compat, LlavaConfig, TilingConfig, VisionConfig
 
 Size = tuple[int, int]
 
+PartlyKept = tuple[int, int, int]
+"""A picture's tokens [first, end), and how many of them the later layers of the language model read."""
+
 POOL_FROM = 1.1  # a canvas this many times too long and wide is pooled; a smaller excess is left alone
 
 
@@ -100,11 +103,11 @@ def num_image_tokens(width: int, height: int, config: LlavaConfig) -> int:
     """Placeholders, and so feature vectors, for a picture of `width` x `height` pixels.
 
     The resize modes `square` and `pad` bring every picture to one view, whatever its size. Where fewer visual tokens
-    were asked for, every view gives that many, and there are no rows that a newline could end.
+    are made before the language model, every view gives that many, and there are no rows that a newline could end.
     """
     _check(width, height)
     vision, tiling = config.vision, config.tiling
-    if tiling is None or tiling.merge != "spatial_unpad" or config.visual_tokens:
+    if tiling is None or tiling.merge != "spatial_unpad" or config.condensing:
         return num_views(width, height, config) * config.num_view_tokens
     if config.resize_mode != "anyres":
         return vision.num_features + 1
@@ -112,17 +115,36 @@ def num_image_tokens(width: int, height: int, config: LlavaConfig) -> int:
     return vision.num_features + rows * (columns + 1)
 
 
+def num_kept_tokens(width: int, height: int, config: LlavaConfig) -> int:
+    """How many of these the later layers of a language model read that drops the others.
+
+    As many for each view as were asked for, whichever view they are of; at most all.
+    """
+    all_tokens = num_image_tokens(width, height, config)
+    if config.dropping is None:
+        return all_tokens
+    return min(all_tokens, num_views(width, height, config) * config.dropping.count)
+
+
+def partly_kept(spans: Sequence[tuple[int, int]], sizes: Sequence[Size], config: LlavaConfig) -> list[PartlyKept]:
+    """The pictures of a prompt by their spans and sizes; none where nothing is dropped."""
+    if config.dropping is None:
+        return []
+    config = config.for_pictures(len(sizes))
+    return [(*span, num_kept_tokens(*size, config)) for span, size in zip(spans, sizes, strict=True)]
+
+
 def token_positions(num_tokens: int, spans: Sequence[tuple[int, int]], config: LlavaConfig) -> list[int]:
     """The rotary position of each token of a prompt; `spans` are the half-open image spans.
 
-    Where fewer visual tokens were asked for, what follows a picture stands as far behind it as it was trained to, so
-    that positions jump there; a placeholder has the position of its view's first patch, and the model adds at which
-    patch its feature stands. Without that, a token's position is its index.
+    Where fewer visual tokens are made before the language model, what follows a picture stands as far behind it as it
+    was trained to, so that positions jump there; a placeholder has the position of its view's first patch, and the
+    model adds at which patch its feature stands. Without that, a token's position is its index.
     """
     positions = list(range(num_tokens))
-    if config.visual_tokens is None:
+    if config.condensing is None:
         return positions
-    kept, full = config.visual_tokens.count, config.vision.num_patches
+    kept, full = config.condensing.count, config.vision.num_patches
     moved = 0
     for (start, end), (following, _) in pairwise([*spans, (num_tokens, num_tokens)]):
         positions[start:end] = [start + moved + at // kept * full for at in range(end - start)]

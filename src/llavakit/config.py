@@ -206,17 +206,32 @@ class TilingConfig(Config):
 
 
 class VisualTokens(Config):
-    """How many vectors a view of a picture is brought down to before the language model reads it, and how.
+    """How many vectors a view of a picture is brought down to, where, and how.
 
-    `attention`: the `count` patches that the tower looks at and that stand for the others, each counting for as many.
-    `pool`: the mean of each square of patches, as many squares as `count`. See `model/reduce.py`.
+    Before the language model reads them, by default. `attention`: the `count` patches that the tower looks at and that
+    stand for the others, each counting for as many. `pool`: the mean of each square of patches, as many squares as
+    `count`. See `model/reduce.py`.
+
+    With `after_layer` inside the language model: so many layers read all of them, the others only those `count` that
+    the end of the prompt attends to most. See `model/drop.py`.
     """
 
     count: int = Field(gt=0)
     method: VisualMethod = "attention"
+    after_layer: int | None = Field(None, gt=0)
 
     def __str__(self) -> str:
-        return f"{self.count} by {self.method}"
+        where = "" if self.after_layer is None else f" after layer {self.after_layer}"
+        return f"{self.count} by {self.method}{where}"
+
+    @model_validator(mode="after")
+    def _check(self) -> Self:
+        if self.after_layer is not None and self.method != "attention":
+            raise ValueError(
+                f"visual tokens are dropped after layer {self.after_layer} by attention, not by method "
+                f"{self.method!r}: leave out one of the two"
+            )
+        return self
 
 
 class ProjectorConfig(Config):
@@ -357,11 +372,41 @@ class LlavaConfig(Config):
         return self.parse({**dict(self), "visual_tokens": visual_tokens})
 
     @property
+    def condensing(self) -> VisualTokens | None:
+        """The fewer visual tokens that were asked for, if they are made before the language model."""
+        wanted = self.visual_tokens
+        return wanted if wanted and wanted.after_layer is None else None
+
+    @property
+    def dropping(self) -> VisualTokens | None:
+        """The same if the others are dropped inside it."""
+        wanted = self.visual_tokens
+        return wanted if wanted and wanted.after_layer is not None else None
+
+    @property
     def num_view_tokens(self) -> int:
-        """Vectors the language model reads of one view: all features, unless fewer were asked for."""
-        return self.visual_tokens.count if self.visual_tokens else self.vision.num_features
+        """Vectors the language model reads of one view: all features, unless fewer were asked for before it."""
+        return self.condensing.count if self.condensing else self.vision.num_features
 
     def _check_visual_tokens(self, wanted: VisualTokens) -> None:
+        if wanted.after_layer is None:
+            self._check_condensed(wanted)
+        else:
+            self._check_dropped(wanted.count, wanted.after_layer)
+
+    def _check_dropped(self, count: int, after_layer: int) -> None:
+        last, most = self.language.num_layers - 1, self.vision.num_features
+        if last < 1:
+            raise ValueError("visual tokens are dropped between two layers, and this language model has only one")
+        if after_layer > last:
+            raise ValueError(
+                f"after layer {after_layer} of {last + 1} nothing reads what is left: drop visual tokens after layer "
+                f"{'1' if last == 1 else f'1 to {last}'} of this language model"
+            )
+        if count > most:
+            raise ValueError(f"{count} visual tokens are more than the {most} of a view: ask for 1 to {most}")
+
+    def _check_condensed(self, wanted: VisualTokens) -> None:
         vision = self.vision
         if vision.feature_select == "full":
             raise ValueError("visual tokens are chosen among patches, and this model reads the class feature too")

@@ -133,6 +133,10 @@ def test_fewer_visual_tokens(ask: Callable) -> None:
         assert len(answer["prompt_tokens"]) == len(whole["prompt_tokens"]) - 4 + count
     everything = json.loads(ask("--json", "--visual-tokens", 4).out)
     assert everything["tokens"] == whole["tokens"]
+    for count in (2, 4):
+        later = json.loads(ask("--json", "--visual-tokens", count, "--after-layer", 1).out)
+        assert later["image_tokens"] == 4 and later["prompt_tokens"] == whole["prompt_tokens"]
+    assert later["tokens"] == whole["tokens"]
 
 
 @pytest.mark.parametrize(
@@ -141,6 +145,9 @@ def test_fewer_visual_tokens(ask: Callable) -> None:
         (("--visual-tokens", 5), "5 visual tokens are more than the 4 patches of a view: ask for 1 to 4"),
         (("--visual-tokens", 2, "--visual-method", "pool"), "pooling gives 4, 1; use one of these, or method"),
         (("--visual-method", "pool"), "--visual-method pool needs --visual-tokens"),
+        (("--after-layer", 1), "--after-layer 1 needs --visual-tokens"),
+        (("--visual-tokens", 2, "--after-layer", 9), "nothing reads what is left: drop visual tokens after layer 1"),
+        (("--visual-tokens", 4, "--visual-method", "pool", "--after-layer", 1), "leave out one of the two"),
         (("--visual-tokens", 0), "Input should be greater than or equal to 1"),
         (("--visual-tokens", 2, "--visual-method", "pol"), "'attention', 'pool'"),
     ],

@@ -12,7 +12,7 @@ import torch
 from PIL import Image
 
 from llavakit.checkpoint.load import Loaded, load
-from llavakit.config import VisualTokens
+from llavakit.config import LlavaConfig, VisualTokens
 from llavakit.engine import engine as engine_module
 from llavakit.engine import reference
 from llavakit.engine.blocks import num_blocks_for
@@ -171,23 +171,32 @@ def test_any_mix_of_requests_equals_the_reference(loaded: Loaded, picture: Draw,
 
 
 @pytest.mark.parametrize(
-    ("kind", "device", "is_compiled", "wanted"),
+    ("kind", "device", "is_compiled", "fewer", "wanted"),
     [
-        ("packed", "cpu", True, "NativeRunner"),
-        (None, "cpu", True, "TorchRunner"),
-        (None, "cuda", False, "TorchRunner"),
-        (None, "mps", True, "TorchRunner"),
-        (None, "cuda", True, "GraphRunner"),
+        ("packed", "cpu", True, None, "NativeRunner"),
+        ("packed", "cpu", True, VisualTokens(count=2, after_layer=1), "NativeRunner"),
+        (None, "cpu", True, None, "TorchRunner"),
+        (None, "cuda", False, None, "TorchRunner"),
+        (None, "mps", True, None, "TorchRunner"),
+        (None, "cuda", True, None, "GraphRunner"),
+        (None, "cuda", True, VisualTokens(count=2), "GraphRunner"),
+        (None, "cuda", True, VisualTokens(count=2, after_layer=1), "TorchRunner"),
     ],
 )
 def test_the_runner_for_a_model(
-    kind: str | None, device: str, is_compiled: bool, wanted: str, monkeypatch: pytest.MonkeyPatch
+    kind: str | None,
+    device: str,
+    is_compiled: bool,
+    fewer: VisualTokens | None,
+    wanted: str,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     for name in ("NativeRunner", "TorchRunner", "GraphRunner"):
         monkeypatch.setattr(engine_module, name, lambda *arguments, name=name, **options: name)
     monkeypatch.setattr(engine_module, "native_kind", lambda model: kind)
     weight = SimpleNamespace(device=torch.device(device))
-    model = SimpleNamespace(language=SimpleNamespace(norm=SimpleNamespace(weight=weight)))
+    config = LlavaConfig().with_visual_tokens(fewer)
+    model = SimpleNamespace(config=config, language=SimpleNamespace(norm=SimpleNamespace(weight=weight)))
     assert engine_module.runner_for(model, 4, is_compiled=is_compiled) == wanted
 
 

@@ -11,11 +11,13 @@ from PIL import Image
 
 from llavakit.checkpoint.load import Loaded, load
 from llavakit.config import VisualTokens
+from llavakit.engine import reference
 from llavakit.engine.engine import Engine
 from llavakit.engine.native_runner import NativeRunner
 from llavakit.engine.runner import Span, TorchRunner
 from llavakit.engine.sampling import SamplingParams
 from llavakit.kernels import native
+from llavakit.kernels.graph import KeysValues
 from llavakit.model import Llava
 from llavakit.processing.conversation import Conversation
 from llavakit.quantize.apply import quantize_model
@@ -146,6 +148,49 @@ def test_fewer_visual_tokens_say_what_torch_says(picture: Callable[[int], Image.
     limit = 1e-3 * scores[2].abs().max()
     assert (scores[0] - scores[2]).abs().max() < limit and (scores[1] - scores[3]).abs().max() < limit
     assert (scores[0] - scores[1]).abs().max() > 100 * limit
+
+
+def dropping(loaded: Loaded, count: int, after_layer: int) -> Loaded:
+    model = copy(loaded.model)
+    model.config = loaded.config.with_visual_tokens(VisualTokens(count=count, after_layer=after_layer))
+    return Loaded(model=model, tokenizer=loaded.tokenizer, config=model.config, name="dropping")
+
+
+@pytest.mark.parametrize("kept_as", ["float16", "int8"])
+def test_tokens_dropped_between_layers_are_so_for_all(
+    small: Loaded, picture: Callable[[int], Image.Image], kept_as: KeysValues
+) -> None:
+    """Alone and beside others the same, with drafts and without, whatever was kept of earlier requests."""
+    some = dropping(small, 12, 3)
+    several = Conversation().ask(picture(0), picture(2), "How many things are there?")
+    asked = [*requests(picture), (several, SamplingParams(max_tokens=9, logprobs=2))]
+    alone = [Engine(some, kv_cache=kept_as).generate(*each) for each in asked]
+    assert alone[0].tokens == alone[1].tokens  # drafts change nothing
+    for budget in (4096, 24):
+        engine = Engine(some, cache_tokens=960, max_sequences=3, token_budget=budget, kv_cache=kept_as)
+        for _ in range(2):
+            together = [engine.submit(*each) for each in asked]
+            while not engine.is_idle:
+                engine.step()
+            engine.check_integrity()
+            for one, many in zip(alone, together, strict=True):
+                assert many.completion is not None
+                assert many.completion.tokens == one.tokens and many.completion.logprobs == one.logprobs
+    everything, whole = (Engine(each, kv_cache=kept_as) for each in (dropping(small, 64, 3), small))
+    for each in asked:
+        found, wanted = (engine.generate(*each) for engine in (everything, whole))
+        assert found.tokens == wanted.tokens and found.logprobs == wanted.logprobs
+
+
+def test_tokens_dropped_between_layers_are_those_that_torch_drops(picture: Callable[[int], Image.Image]) -> None:
+    some = dropping(load("pocket"), 16, 2)
+    for asked, params in requests(picture):
+        answers = [Engine(some, runner=runner).generate(asked, params) for runner in (None, TorchRunner(some.model))]
+        assert answers[0].tokens == answers[1].tokens
+        inputs = some.processor(asked)
+        assert list(answers[0].tokens) == reference.generate(
+            some.model, inputs, params, tokenizer_size=some.tokenizer.size
+        )
 
 
 def test_the_engine_runs_natively_where_nothing_is_lost(small: Loaded) -> None:

@@ -19,16 +19,21 @@ from llavakit.engine.prefix_cache import Key
 from llavakit.engine.scheduler import Scheduler, Sequence, Work
 
 NUM_BLOCKS, MAX_SEQUENCES, BUDGET = 12, 3, 24
-PICTURE = b"a" * 16
+PICTURE, PATCHES, KEPT = b"a" * 16, 20, 5
 
 
 class Scheduling(RuleBasedStateMachine):
-    """Memory is a list of what stands in each slot; a sequence must always read there what its keys say."""
+    """Memory is a list of what stands in each slot; a sequence must always read there what its keys say.
+
+    Later layers have a memory of their own, in which sequences that do so leave out most of a picture; what stands
+    behind is then theirs alone.
+    """
 
     def __init__(self) -> None:
         super().__init__()
         self.scheduler = Scheduler(num_blocks=NUM_BLOCKS, max_sequences=MAX_SEQUENCES, token_budget=BUDGET)
         self.memory: list[Key | None] = [None] * (NUM_BLOCKS * BLOCK)
+        self.later: list[Any] = [None] * (NUM_BLOCKS * BLOCK)
         self.order: list[Sequence] = []
         self.tenants: dict[Sequence, str] = {}
         self.who: list[str | None] = [None] * NUM_BLOCKS
@@ -39,10 +44,12 @@ class Scheduling(RuleBasedStateMachine):
         room=st.integers(1, 40),
         tenant=st.sampled_from("ab"),
         repeat=st.booleans(),
+        drops=st.booleans(),
     )
-    def add(self, words: list[int], picture: bool, room: int, tenant: str, repeat: bool) -> None:
-        keys: list[Key] = [1, *([PICTURE] * 20 if picture else []), *([4] * 30 if repeat else []), *words]
-        sequence = Sequence(keys, len(keys) + room, tenant)
+    def add(self, words: list[int], picture: bool, room: int, tenant: str, repeat: bool, drops: bool) -> None:
+        before: list[Key] = [1, *([4] * 30 if repeat else [])]
+        keys = [*before, *([PICTURE] * PATCHES if picture else []), *words]
+        sequence = Sequence(keys, len(keys) + room, tenant, alone_from=len(before) if picture and drops else None)
         if sequence.num_blocks > NUM_BLOCKS:
             with pytest.raises(ValueError, match=f"this engine has room for {NUM_BLOCKS * BLOCK + 1}"):
                 self.scheduler.add(sequence)
@@ -56,7 +63,11 @@ class Scheduling(RuleBasedStateMachine):
         for sequence in self.scheduler.running:
             sequence.drafts = data.draw(st.lists(st.sampled_from([4, 5]), max_size=4))
         works = self.scheduler.schedule()
-        assert works and sum(work.end - work.start + len(work.drafts) for work in works) <= BUDGET
+        lengths = [work.end - work.start + len(work.drafts) for work in works]
+        if sum(lengths) > BUDGET:  # by one prompt that cannot be cut, and nothing else
+            [long] = [work for work in works if work.end - work.start > 1]
+            assert long.sequence.alone_from is not None and sum(lengths) == len(works) - 1 + long.end - long.start
+        assert works
         assert self.scheduler.running == [s for s in self.order if s in self.scheduler.running]
         assert self.order[: len(self.scheduler.running)] == self.scheduler.running, "first come, first served"
         for sequence in self.scheduler.running:
@@ -72,13 +83,24 @@ class Scheduling(RuleBasedStateMachine):
         sequence = work.sequence
         if sequence.copy is not None:
             source, target = (block * BLOCK for block in sequence.copy)
-            self.memory[target : target + BLOCK] = self.memory[source : source + BLOCK]
+            for memory in (self.memory, self.later):
+                memory[target : target + BLOCK] = memory[source : source + BLOCK]
         assert [self.memory[slot] for slot in slots(sequence)[: work.start]] == sequence.keys[: work.start]
         assert work.start == sequence.num_computed < work.end <= len(sequence.keys)
         new = [*sequence.keys[work.start : work.end], *work.drafts]
         for slot, key in zip(slots(sequence)[work.start :], new, strict=False):
             self.memory[slot] = key
         assert work.start + len(new) <= len(slots(sequence))
+        self.compute_later(sequence, work.start, new)
+        assert sequence.alone_from is None or work.end == len(sequence.keys)
+
+    def compute_later(self, sequence: Sequence, start: int, new: list[Key]) -> None:
+        known, known_and_new = (
+            later_keys(sequence, keys) for keys in (sequence.keys[:start], sequence.keys[:start] + new)
+        )
+        assert [self.later[slot] for slot in slots(sequence)[: len(known)]] == known
+        for slot, key in zip(slots(sequence), known_and_new, strict=False):
+            self.later[slot] = key
 
     def finish(self, work: Work, data: st.DataObject) -> None:
         sequence, tokens, is_stopped = work.sequence, list[int](), False
@@ -121,6 +143,14 @@ class Scheduling(RuleBasedStateMachine):
                 assert other.tenant == sequence.tenant or not set(other.blocks) & set(sequence.blocks)
 
 
+def later_keys(sequence: Sequence, keys: list[Key]) -> list[Any]:
+    """What stands for these tokens in the memory of later layers."""
+    if (first := sequence.alone_from) is None:
+        return keys
+    kept = keys[first : first + KEPT] + keys[first + PATCHES :]
+    return keys[:first] + [(sequence, key) for key in kept]
+
+
 def slots(sequence: Sequence) -> list[int]:
     return [block * BLOCK + offset for block in sequence.blocks for offset in range(BLOCK)]
 
@@ -149,6 +179,35 @@ def test_a_long_prompt_is_computed_in_chunks_while_others_are_answered() -> None
     works = run(scheduler, long)
     assert [work.end - work.start for work in works[:7]] == [9, 9, 9, 9, 9, 9, 6]
     assert len(short.keys) == 1 + len(works)
+
+
+def test_a_prompt_that_cannot_be_cut_waits_for_room_or_goes_first() -> None:
+    scheduler = Scheduler(num_blocks=40, max_sequences=3, token_budget=30)
+    first, large, small = (
+        Sequence([1] * 20, 30),
+        Sequence([2] * 50, 60, alone_from=1),
+        Sequence([3] * 20, 30, alone_from=1),
+    )
+    for sequence in (first, large, small):
+        scheduler.add(sequence)
+    steps = []
+    while any(sequence.num_pending > 1 for sequence in (first, large, small)):
+        works = scheduler.schedule()
+        steps.append([(work.sequence.keys[0], work.end - work.start) for work in works])
+        for work in works:
+            scheduler.advance(work, [8] if work.num_logits else [])
+    assert steps == [[(1, 20)], [(1, 1), (2, 50)], [(1, 1), (2, 1), (3, 20)]]
+
+
+def test_what_holds_for_one_prompt_alone_is_not_found_again() -> None:
+    scheduler = Scheduler(num_blocks=40, max_sequences=1, token_budget=100)
+    asked = list(range(1, 60))
+    found = []
+    for alone_from in (20, 20, 35, None, None):
+        scheduler.add(sequence := Sequence(asked, 61, alone_from=alone_from))
+        found.append(run(scheduler, sequence)[0].start)
+        asked = asked[:59]
+    assert found == [0, 20, 20, 35, 58]
 
 
 def test_who_waits_for_room_goes_before_who_came_later() -> None:

@@ -9,11 +9,14 @@ import pytest
 import torch
 from torch import Tensor
 
+from llavakit.anyres import PartlyKept
 from llavakit.config import LanguageConfig, VisionConfig
 from llavakit.kernels import native
-from llavakit.kernels.graph import BLOCK, PARTS, KeysValues, NativeDecoder
+from llavakit.kernels.graph import BLOCK, PARTS, Dropping, KeysValues, NativeDecoder
 from llavakit.model import LanguageModel, VisionTower
+from llavakit.model import language as model_language
 from llavakit.model.cache import KVCache
+from llavakit.model.drop import Drop, staying
 from llavakit.quantize.linear import QuantizedEmbedding, QuantizedLinear
 from llavakit.quantize.native import native_decoder, native_tower
 from llavakit.quantize.schemes import SCHEMES, Grid
@@ -231,6 +234,145 @@ def test_positions_may_leave_gaps(language: LanguageModel, decoder: NativeDecode
     assert (found - wanted).norm() < 0.02 * wanted.norm()
 
 
+@pytest.fixture(scope="module", params=[(4, 4), (6, 2)])
+def lively(request: pytest.FixtureRequest) -> LanguageModel:
+    """Of bfloat16 numbers, and attending to little at a time: it matters what is dropped."""
+    heads, kv_heads = request.param
+    torch.manual_seed(0)
+    shape = {"hidden_size": 96, "intermediate_size": 176, "num_layers": 3, "head_dim": 32}
+    config = LanguageConfig(vocab_size=90, num_heads=heads, num_kv_heads=kv_heads, **shape)
+    language = LanguageModel(config).eval().requires_grad_(False)
+    for weight in language.parameters():
+        if weight.dim() > 1:
+            weight.copy_((torch.randn_like(weight) * (1.3 / weight.shape[1] ** 0.5)).bfloat16())
+    language.embed_tokens.weight.copy_(torch.randn(90, 96).bfloat16())
+    return language
+
+
+def at_the_widest_gap(
+    language: LanguageModel, tokens: Tensor, after: int, spans: list[tuple[int, int]]
+) -> list[PartlyKept]:
+    """The spans with how many are to stay, where it is clear which: roundings then change no choice."""
+    seen: list[Tensor] = []
+
+    def watched(attention: Tensor, pictures: list[PartlyKept]) -> Tensor:
+        seen.append(attention)
+        return staying(attention, pictures)
+
+    with pytest.MonkeyPatch.context() as patched:
+        patched.setattr(model_language, "staying", watched)
+        drop = Drop(after, [(*span, 1) for span in spans])
+        language(language.embed(tokens[None].long()), torch.arange(len(tokens))[None], drop=drop)
+    found = []
+    for first, end in spans:
+        ranked = seen[0][first:end].sort(descending=True).values[: (end - first) // 2]
+        found.append((first, end, 1 + int((ranked[:-1] / ranked[1:]).argmax())))
+    return found
+
+
+def dropping(after: int, cached: Tensor, pictures: list[PartlyKept]) -> Dropping:
+    return Dropping(after, cached, torch.tensor(pictures, dtype=torch.int32).reshape(len(pictures), 3))
+
+
+@torch.inference_mode()
+@pytest.mark.parametrize(("kept_as", "limit"), [("float16", 1e-3), ("int8", 0.02)])
+@pytest.mark.parametrize("after", [1, 2])
+def test_what_is_dropped_is_what_the_modules_drop(
+    lively: LanguageModel, after: int, kept_as: KeysValues, limit: float
+) -> None:
+    """A prompt with two pictures, then an answer; how it comes and what stands beside it changes no bit."""
+    number, decoder = 70, native_decoder(lively, "bfloat16")
+    tokens = torch.randint(0, 90, (number + 3,), generator=torch.Generator().manual_seed(after)).int()
+    pictures = at_the_widest_gap(lively, tokens[:number], after, [(9, 33), (40, 64)])
+    gone = sum(end - first - count for first, end, count in pictures)
+
+    def said(drop: Drop | None) -> Tensor:
+        states = lively(lively.embed(tokens[None].long()), torch.arange(number + 3)[None], drop=drop)
+        return lively.lm_head(states[0, -4:])
+
+    def answer(before: int, beside: int) -> Tensor:
+        """The scores behind the prompt and the answer; of the prompt `before` tokens come first.
+
+        Some of `beside` tokens of another sequence stand in front in each step.
+        """
+        cache, tables = decoder.new_cache(NUM_BLOCKS, kept_as), a_table().view(2, -1)
+        found, others = [], 0
+        for start, end in pairwise([0, *([before] if before else []), number, number + 1, number + 3]):
+            sequences = slice(0 if beside else 1, 2)
+            new = torch.cat((torch.arange(others, others + beside) % 90, tokens[start:end]))
+            places = torch.cat((torch.arange(others, others + beside), torch.arange(start, end)))
+            held, gone_before = torch.tensor([others, start]), torch.tensor([0, gone if start >= number else 0])
+            pictures_here = [
+                (beside + first - start, beside + last - start, count)
+                for first, last, count in pictures
+                if start <= first < end
+            ]
+            logits = decoder.step(
+                new.int(),
+                places.int(),
+                ints(0, beside, len(new)) if beside else ints(0, len(new)),
+                held[sequences].int(),
+                tables[sequences],
+                cache,
+                torch.arange(len(new) - (end - start if start >= number else 1), len(new)).int(),
+                dropping=dropping(after, (held - gone_before)[sequences].int(), pictures_here),
+            )
+            found += [logits] if end >= number else []
+            others += beside
+        return torch.cat(found)
+
+    alone, wanted = answer(0, 0), said(Drop(after, pictures, asker=number - 1))
+    assert (alone - wanted).norm() < limit * wanted.norm()
+    fewer = [(first, end, count + 1) for first, end, count in pictures]
+    for other in (None, Drop(after, pictures, asker=number - 2), Drop(after, fewer, asker=number - 1)):
+        assert (said(other) - wanted).norm() > 2 * limit * wanted.norm()
+    for before, beside in ((5, 0), (0, 20), (9, 3)):
+        assert torch.equal(answer(before, beside), alone)
+
+
+@torch.inference_mode()
+def test_to_keep_all_rows_is_to_drop_nothing(decoder: NativeDecoder) -> None:
+    tokens, here = torch.arange(50).int(), torch.arange(50).int()
+    whole, cache = logits_of(decoder, tokens, [50])[-1:], decoder.new_cache(NUM_BLOCKS)
+    for pictures in ([], [(3, 20, 17), (30, 49, 19)]):
+        found = decoder.step(
+            tokens,
+            here,
+            ints(0, 50),
+            ints(0),
+            a_table()[None],
+            cache,
+            ints(49),
+            dropping=dropping(1, ints(0), pictures),
+        )
+        assert torch.equal(found, whole)
+
+
+def test_what_cannot_be_dropped_is_refused(decoder: NativeDecoder) -> None:
+    given = (torch.arange(20).int(), torch.arange(20).int(), ints(0, 10, 20), ints(4, 0), a_table().view(2, -1))
+    cache = decoder.new_cache(NUM_BLOCKS)
+    decoder.step(*given, cache, ints(9, 19), dropping=dropping(1, ints(3, 0), [(2, 5, 1), (5, 9, 2), (12, 19, 7)]))
+    for after, cached, pictures, wanted in (
+        (0, (3, 0), [], 19),
+        (3, (3, 0), [], 19),
+        (1, (5, 0), [], 19),
+        (1, (3, -1), [], 19),
+        (1, (3,), [], 19),
+        (1, (3, 0), [(2, 5, 4)], 19),
+        (1, (3, 0), [(2, 5, 0)], 19),
+        (1, (3, 0), [(2, 10, 1)], 19),
+        (1, (3, 0), [(8, 12, 1)], 19),
+        (1, (3, 0), [(5, 8, 1), (2, 4, 1)], 19),
+        (1, (3, 0), [(2, 5, 1), (4, 8, 1)], 19),
+        (1, (3, 0), [(12, 20, 1)], 19),
+        (1, (3, 0), [(12, 16, 1)], 14),
+        (1, (3, 0), [(-2, 5, 1)], 19),
+        (1, (3, 0), [(22, 25, 1)], 19),
+    ):
+        with pytest.raises(ValueError):
+            decoder.step(*given, cache, ints(wanted), dropping=dropping(after, ints(*cached), pictures))
+
+
 def test_what_does_not_fit_is_refused(decoder: NativeDecoder) -> None:
     cache, table = decoder.new_cache(NUM_BLOCKS), a_table()[None]
     good = {
@@ -259,9 +401,9 @@ def test_what_does_not_fit_is_refused(decoder: NativeDecoder) -> None:
             decoder.step(**{**good, **bad})
     given = (ints(1, 2), ints(0, 1), ints(0, 2), ints(0), table, None, cache, ints(1), torch.empty(1, 90))
     with pytest.raises(ValueError, match="bias"):
-        decoder._native.step(*given, torch.zeros(2, BLOCK), None)
+        decoder._native.step(*given, torch.zeros(2, BLOCK), None, -1, None, None)
     with pytest.raises(ValueError, match="seconds"):
-        decoder._native.step(*given, None, torch.zeros(3, dtype=torch.float64))
+        decoder._native.step(*given, None, torch.zeros(3, dtype=torch.float64), -1, None, None)
 
 
 @torch.inference_mode()

@@ -13,6 +13,7 @@ from llavakit.kernels.graph import (
     BLOCK,
     PARTS,
     DecoderLayer,
+    Dropping,
     KeysValues,
     Matrix,
     NativeDecoder,
@@ -82,8 +83,8 @@ class PackedSubject:
         for index, packed in enumerate(self._projector):
             features = matmul(packed, torch.nn.functional.gelu(features) if index else features)
 
-    def prefill(self, tokens: int, start: int) -> None:
-        self._step(self._cache, tokens, start, 1)
+    def prefill(self, tokens: int, start: int, dropping: Dropping | None = None) -> None:
+        self._step(self._cache, tokens, start, 1, dropping)
 
     def decode(self, steps: int, start: int, batch: int) -> float:
         """The seconds of the steps alone: to touch the memory of new conversations costs more than they."""
@@ -98,7 +99,7 @@ class PackedSubject:
             self._step(cache, 1, start + step, batch)
         return perf_counter() - began
 
-    def _step(self, cache: Tensor, count: int, start: int, batch: int) -> None:
+    def _step(self, cache: Tensor, count: int, start: int, batch: int, dropping: Dropping | None = None) -> None:
         blocks = cache.shape[1] // batch
         rows = torch.arange(batch * count, dtype=torch.int32)
         self._decoder.step(
@@ -110,6 +111,7 @@ class PackedSubject:
             cache,
             torch.arange(count - 1, batch * count, count, dtype=torch.int32),
             seconds=self._seconds,
+            dropping=dropping,
         ).argmax(-1)
 
     def take_parts(self) -> dict[str, float]:

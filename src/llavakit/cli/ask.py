@@ -10,6 +10,7 @@ from typing import Annotated
 import typer
 
 from llavakit.cli.options import (
+    AfterLayerOption,
     BaseOption,
     DeviceOption,
     DraftOption,
@@ -45,6 +46,7 @@ def ask(
     kv_cache: KeysValuesOption = None,
     visual_tokens: VisualTokensOption = None,
     visual_method: VisualMethodOption = None,
+    after_layer: AfterLayerOption = None,
     vision_tower: VisionTowerOption = None,
     base: BaseOption = None,
     device: DeviceOption = "auto",
@@ -61,7 +63,7 @@ def ask(
 
     chosen = {"max_tokens": max_tokens, "temperature": temperature, "top_p": top_p, "top_k": top_k, "seed": seed}
     params = SamplingParams.parse(chosen | {"draft_tokens": draft})
-    fewer = visual_tokens_of(visual_tokens, visual_method)
+    fewer = visual_tokens_of(visual_tokens, visual_method, after_layer)
     style = open_template(template, model=model)
     image = open_image(sys.stdin.buffer if picture == "-" else picture)
     loaded = open_model(

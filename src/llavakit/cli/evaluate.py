@@ -8,6 +8,7 @@ from typing import Annotated
 import typer
 
 from llavakit.cli.options import (
+    AfterLayerOption,
     BaseOption,
     DeviceOption,
     DTypeOption,
@@ -32,6 +33,7 @@ def evaluate(
     kv_cache: KeysValuesOption = None,
     visual_tokens: VisualTokensOption = None,
     visual_method: VisualMethodOption = None,
+    after_layer: AfterLayerOption = None,
     vision_tower: VisionTowerOption = None,
     base: BaseOption = None,
     device: DeviceOption = "auto",
@@ -57,7 +59,7 @@ def evaluate(
     def watch(answers: Iterator[Answer], total: int) -> Iterator[Answer]:
         yield from track(answers, "asking", total=total, console=console, disable=not console.is_terminal)
 
-    fewer = visual_tokens_of(visual_tokens, visual_method)
+    fewer = visual_tokens_of(visual_tokens, visual_method, after_layer)
     task = TASKS["scenes"]
     test = task.read(data)
     loaded = open_model(

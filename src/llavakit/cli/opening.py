@@ -58,13 +58,14 @@ def open_template(name: str | None, *, model: str) -> str | JinjaTemplate | None
     return name
 
 
-def visual_tokens_of(count: int | None, method: VisualMethod | None) -> VisualTokens | None:
-    """The two options as one setting; raises ValueError for a method without a number."""
-    if count is None:
-        if method is not None:
-            raise ValueError(f"--visual-method {method} needs --visual-tokens, the number a view is brought down to")
-        return None
-    return VisualTokens(count=count, method=method or "attention")
+def visual_tokens_of(count: int | None, method: VisualMethod | None, after_layer: int | None) -> VisualTokens | None:
+    """The three options as one setting; raises ValueError for how and where without a number."""
+    if count is not None:
+        return VisualTokens.parse({"count": count, "method": method or "attention", "after_layer": after_layer})
+    for option, value in (("--visual-method", method), ("--after-layer", after_layer)):
+        if value is not None:
+            raise ValueError(f"{option} {value} needs --visual-tokens, the number a view is brought down to")
+    return None
 
 
 def number_format(dtype: DType) -> torch.dtype | None:

@@ -79,6 +79,15 @@ VisualMethodOption = Annotated[
         "[default: attention]",
     ),
 ]
+AfterLayerOption = Annotated[
+    int | None,
+    typer.Option(
+        "--after-layer",
+        min=1,
+        help="Where: after so many layers of the language model, by what the question attends to.  "
+        "[default: before the first]",
+    ),
+]
 
 KeysValues = Literal["float16", "int8"]
 KeysValuesOption = Annotated[

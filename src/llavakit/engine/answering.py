@@ -9,7 +9,7 @@ from time import perf_counter
 from jaxtyping import Float
 from torch import Tensor
 
-from llavakit.anyres import Size
+from llavakit.anyres import PartlyKept, Size
 from llavakit.engine.answer_text import AnswerText
 from llavakit.engine.drafts import Lookup
 from llavakit.engine.request import Completion, Event, Timings, TokenLogprob
@@ -37,6 +37,7 @@ class Request:
         positions: Sequence[int],
         pictures: Sequence[tuple[Tensor, Size]],
         digests: Sequence[bytes],
+        partly_kept: Sequence[PartlyKept],
         sequence: ScheduledSequence,
         started: float,
     ) -> None:
@@ -44,7 +45,7 @@ class Request:
         self.completion: Completion | None = None
         self.error: BaseException | None = None
         self.inputs, self.params, self.pictures, self.digests = inputs, params, pictures, digests
-        self.sequence = sequence
+        self.sequence, self._partly_kept = sequence, partly_kept
         self.history = list(inputs.tokens)
         self.generator = params.generator()
         self.timings = Timings()
@@ -91,6 +92,14 @@ class Request:
             return None
         known = self._bias[start:end]
         return known + [0.0] * (end - start - len(known))
+
+    def dropping_from(self, start: int) -> list[PartlyKept]:
+        """The pictures of which later layers keep only some, counted from token `start`: none where they lie before."""
+        return [(first - start, end - start, kept) for first, end, kept in self._partly_kept if first >= start]
+
+    def num_dropped_before(self, start: int) -> int:
+        """How many tokens before `start` the later layers do without."""
+        return sum(end - first - kept for first, end, kept in self._partly_kept if first < start)
 
     def guess(self) -> list[int]:
         """Drafts of the next tokens, where the parameters want any."""

@@ -14,7 +14,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from llavakit.anyres import Size, num_views, token_positions
+from llavakit.anyres import Size, num_views, partly_kept, token_positions
 from llavakit.checkpoint.load import Loaded
 from llavakit.engine.answer_text import AnswerText
 from llavakit.engine.answering import Request
@@ -201,12 +201,14 @@ class Engine:
         positions = token_positions(len(inputs.tokens), inputs.spans, self._config)
         room = self._check_room(inputs, positions[-1] + 1)
         pictures = self._pictures(inputs)
-        fewer = self._config.visual_tokens
+        fewer = self._config.condensing
         digests = [picture_digest(pixels, size, fewer, tenant=tenant) for pixels, size in pictures]
+        dropping = partly_kept(inputs.spans, inputs.sizes, self._config)
         sequence = Sequence(
             keys=prefix_keys(inputs.tokens, inputs.spans, digests),
             max_length=len(inputs.tokens) + min(params.max_tokens, room),
             tenant=tenant,
+            alone_from=dropping[0][0] if dropping else None,  # what stays of a picture depends on the question
         )
         self._scheduler.check_room(sequence)
         return Request(
@@ -218,6 +220,7 @@ class Engine:
             positions=positions,
             pictures=pictures,
             digests=digests,
+            partly_kept=dropping,
             sequence=sequence,
             started=started,
         )
@@ -258,6 +261,8 @@ class Engine:
             embeds=embeds,
             num_logits=work.num_logits,
             bias=request.bias_of(work.start, end),
+            pictures=request.dropping_from(work.start),
+            num_dropped=request.num_dropped_before(work.start),
         )
 
     def _embeds(self, work: Work, request: Request) -> Float[Tensor, "placeholders dim"] | None:
@@ -318,7 +323,8 @@ def runner_for(
 
     `is_compiled`: on a CUDA device tokens are computed by compiled code, replayed as graphs. Then the first token of
     each new shape of a step waits for a compiler, all `num_blocks` are taken at once, and the model becomes the
-    runner's, its quantised weights rewritten in place. Elsewhere it changes nothing.
+    runner's, its quantised weights rewritten in place. Elsewhere it changes nothing, nor for a model that drops visual
+    tokens between two layers.
 
     `kv_cache`: what the native kernels keep keys and values as; int8 is half of float16, the default. In torch they
     are what the model computes in; ValueError where something else is asked for.
@@ -330,7 +336,7 @@ def runner_for(
             f"keys and values are kept as {kv_cache} by the native kernels alone, and this model is computed by torch "
             f"({instruction_set()}): leave out what they are to be kept as"
         )
-    if is_compiled and model.language.norm.weight.device.type == "cuda":
+    if is_compiled and model.language.norm.weight.device.type == "cuda" and not model.config.dropping:
         return GraphRunner(model, num_blocks)
     return TorchRunner(model)
 

@@ -13,7 +13,7 @@ from llavakit.anyres import Size
 from llavakit.engine.block_storage import slots
 from llavakit.engine.blocks import BLOCK
 from llavakit.engine.runner import Seen, Span, see
-from llavakit.kernels.graph import KeysValues
+from llavakit.kernels.graph import Dropping, KeysValues
 from llavakit.model import Images, Llava
 from llavakit.quantize.native import NativeKind, native_decoder, native_tower, native_tower_kind
 
@@ -55,6 +55,7 @@ class NativeRunner:
             _ints(wanted),
             torch.cat(embeds).float() if embeds else None,
             self._bias,
+            dropping=self._dropping(spans),
         )
         return list(logits.split([span.num_logits for span in spans]))
 
@@ -70,7 +71,7 @@ class NativeRunner:
             self._bias[target] = self._bias[source]
 
     def _look(self, pixels: Float[Tensor, "views 3 size size"]) -> Images:
-        fewer, tower = self._model.config.visual_tokens, self._model.vision
+        fewer, tower = self._model.config.condensing, self._model.vision
         asks = fewer is not None and fewer.method == "attention"
         if self._tower is None or (asks and not tower.config.class_token):
             return self._model.see(pixels)  # the native tower tells how a class vector looks, and nobody else
@@ -82,6 +83,18 @@ class NativeRunner:
         else:
             states, attention = self._tower.run(x.float()), None
         return self._model.seen(states[:, -tower.config.num_features :].to(x.dtype), attention)
+
+    def _dropping(self, spans: Sequence[Span]) -> Dropping | None:
+        if (fewer := self._model.config.dropping) is None:
+            return None
+        starts = accumulate((len(span.tokens) for span in spans), initial=0)
+        pictures = [
+            (row + first, row + end, kept)
+            for row, span in zip(starts, spans, strict=False)
+            for first, end, kept in span.pictures
+        ]
+        cached = _ints([span.start - span.num_dropped for span in spans])
+        return Dropping(fewer.after_layer, cached, torch.tensor(pictures, dtype=torch.int32).reshape(len(pictures), 3))
 
     def _tokens(self, span: Span) -> Sequence[int]:
         if span.embeds is None:

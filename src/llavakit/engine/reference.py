@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import torch
 
-from llavakit.anyres import token_positions
+from llavakit.anyres import partly_kept, token_positions
 from llavakit.engine.sampling import SamplingParams, forbidden_tokens, sample
 from llavakit.model import Images, Llava
+from llavakit.model.drop import Drop
 from llavakit.processing.processor import Inputs
 
 
@@ -21,6 +22,10 @@ def generate(model: Llava, inputs: Inputs, params: SamplingParams, *, tokenizer_
     images = None if inputs.pixels is None else Images(pixels=inputs.pixels.to(weight), sizes=inputs.sizes)
     forbidden = forbidden_tokens(model.config, tokenizer_size)
     generator = params.generator()
+    fewer, drop = model.config.dropping, None
+    if fewer and inputs.spans:
+        pictures = partly_kept(inputs.spans, inputs.sizes, model.config)
+        drop = Drop(fewer.after_layer, pictures, asker=len(inputs.tokens) - 1)
 
     tokens = list(inputs.tokens)
     for _ in range(params.max_tokens):
@@ -28,7 +33,7 @@ def generate(model: Llava, inputs: Inputs, params: SamplingParams, *, tokenizer_
         if positions[-1] + 1 >= model.config.language.max_positions:
             break
         row = torch.tensor([tokens], device=device)
-        hidden = model(row, images, torch.tensor([positions], device=device))
+        hidden = model(row, images, torch.tensor([positions], device=device), drop=drop)
         logits = model.language.logits(hidden[0, -1]).float().cpu()
         token = sample(logits.masked_fill(forbidden, -torch.inf), params, generator, history=tokens)
         if token in (*model.config.tokens.ends, *inputs.answer.ends):

@@ -10,9 +10,10 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from llavakit.anyres import Size
+from llavakit.anyres import PartlyKept, Size
 from llavakit.engine.block_storage import BlockStorage, ManySequences, OneSequence
 from llavakit.model import Images, Llava
+from llavakit.model.drop import Drop
 from llavakit.model.llava import merge
 
 LONGEST_ROW = 16  # new tokens; longer spans are computed alone, since padding would cost more than a batch brings
@@ -43,6 +44,9 @@ class Span:
     prompt that goes on, one as a rule, and one more for each draft to be verified. `positions` are given where they do
     not simply follow one another, because a picture has fewer features than patches, and `bias` where something is
     added to the attention to them, because a feature stands for several patches.
+
+    In a model whose later layers do without some visual tokens, `pictures` are those among the tokens, counted from
+    `start`: the last token chooses what stays of them. `num_dropped` of the tokens before `start` did not.
     """
 
     tokens: Sequence[int]
@@ -52,6 +56,13 @@ class Span:
     num_logits: int = 1
     positions: Sequence[int] | None = None
     bias: Sequence[float] | None = None
+    pictures: Sequence[PartlyKept] = ()
+    num_dropped: int = 0
+
+    @property
+    def num_staying(self) -> int:
+        """How many of the tokens the later layers read."""
+        return len(self.tokens) - sum(end - first - kept for first, end, kept in self.pictures)
 
     @property
     def placed(self) -> Sequence[int]:
@@ -112,7 +123,11 @@ class TorchRunner:
 
     @torch.inference_mode()
     def step(self, spans: Sequence[Span]) -> list[Float[Tensor, "_ vocab"]]:
-        short = [index for index, span in enumerate(spans) if self._together and len(span.tokens) <= LONGEST_ROW]
+        short = [
+            index
+            for index, span in enumerate(spans)
+            if self._together and len(span.tokens) <= LONGEST_ROW and not span.pictures
+        ]
         logits: dict[int, Tensor] = {}
         if len(short) > 1:
             logits.update(zip(short, self._batch([spans[index] for index in short]), strict=True))
@@ -130,22 +145,29 @@ class TorchRunner:
         self._storage.copy(source, target)
 
     def _one(self, span: Span) -> Float[Tensor, "num_logits vocab"]:
-        number = len(span.tokens)
-        cache = OneSequence(self._storage, span.blocks, span.start, number)
+        cache = OneSequence(self._storage, span.blocks, span.start, len(span.tokens))
         positions = torch.tensor([list(span.placed)], device=self._device)
-        hidden = self._model.language(embed(self._model, span), positions, cache, bias_of(span, self._device))
+        drop = None
+        if fewer := self._model.config.dropping:
+            later = OneSequence(self._storage, span.blocks, span.start - span.num_dropped, span.num_staying)
+            drop = Drop(fewer.after_layer, span.pictures, cache=later)
+        hidden = self._model.language(embed(self._model, span), positions, cache, bias_of(span, self._device), drop)
         if span.num_logits == 1:
             return self._model.language.logits(hidden[0, -1])[None]
-        return self._model.language.logits(hidden[0, number - span.num_logits :])
+        return self._model.language.logits(hidden[0, span.num_staying - span.num_logits :])
 
     def _batch(self, spans: Sequence[Span]) -> Sequence[Float[Tensor, "_ vocab"]]:
         lengths = [len(span.tokens) for span in spans]
         starts = [span.start for span in spans]
-        cache = ManySequences(self._storage, [span.blocks for span in spans], starts, lengths)
+        tables = [span.blocks for span in spans]
+        cache, drop = ManySequences(self._storage, tables, starts, lengths), None
+        if fewer := self._model.config.dropping:
+            starts = [span.start - span.num_dropped for span in spans]
+            drop = Drop(fewer.after_layer, cache=ManySequences(self._storage, tables, starts, lengths))
         embeds = torch.nn.utils.rnn.pad_sequence([embed(self._model, span)[0] for span in spans], batch_first=True)
         places = [torch.tensor(list(span.placed)) for span in spans]
         positions = torch.nn.utils.rnn.pad_sequence(places, batch_first=True).to(self._device)
-        hidden = self._model.language(embeds, positions, cache, self._biases(spans))
+        hidden = self._model.language(embeds, positions, cache, self._biases(spans), drop)
         counts = [span.num_logits for span in spans]
         rows = zip(hidden, lengths, counts, strict=True)
         wanted = torch.cat([row[length - count : length] for row, length, count in rows])

@@ -22,12 +22,16 @@ class Sequence:
 
     `drafts` are guesses of what follows. `names` are those of the prefix cache: the root, then each full block's.
     `copy` is (from, to) where the first block that is its own begins with a copy of another one, still to be made.
+
+    What is computed from token `alone_from` on, where that is given, depends on the whole prompt: it is shared with no
+    other sequence, and all of the prompt is computed in one step.
     """
 
     keys: list[Key]
     max_length: int
     tenant: str = ""
     drafts: Seq[int] = ()
+    alone_from: int | None = None
     num_computed: int = 0
     blocks: list[int] = field(default_factory=list)
     copy: tuple[int, int] | None = None
@@ -41,6 +45,11 @@ class Sequence:
     @property
     def num_pending(self) -> int:
         return len(self.keys) - self.num_computed
+
+    @property
+    def num_shared(self) -> int:
+        """How many of its computed tokens may serve other sequences too."""
+        return self.num_computed if self.alone_from is None else min(self.num_computed, self.alone_from)
 
     @property
     def num_blocks(self) -> int:
@@ -70,7 +79,8 @@ class Work:
 class Scheduler:
     """First come, first served; up to `max_sequences` at a time, up to `token_budget` tokens in a step.
 
-    A sequence starts when there are blocks for all it may come to need, so none is ever thrown out half-way.
+    A prompt that cannot be cut waits for a step in which it has room, or is the first prompt, whatever its length. A
+    sequence starts when there are blocks for all it may come to need, so none is ever thrown out half-way.
     """
 
     def __init__(self, *, num_blocks: int, max_sequences: int, token_budget: int) -> None:
@@ -120,13 +130,17 @@ class Scheduler:
         prompts, answers = list[Work](), list[Work]()
         for sequence in self.running:
             if sequence.num_pending > 1 and spare > 0:
-                number = min(spare, sequence.num_pending)
+                number = sequence.num_pending
+                if sequence.alone_from is None:
+                    number = min(spare, number)
+                elif prompts and number > spare:
+                    continue
                 spare -= number
                 start, end = sequence.num_computed, sequence.num_computed + number
                 prompts.append(Work(sequence, start, end, num_logits=int(end == len(sequence.keys))))
         for sequence in self.running:
             if sequence.num_pending == 1:
-                room = min(spare, sequence.max_length - len(sequence.keys) - 1)
+                room = max(min(spare, sequence.max_length - len(sequence.keys) - 1), 0)
                 drafts = tuple(sequence.drafts[:room])
                 spare -= len(drafts)
                 answers.append(Work(sequence, sequence.num_computed, len(sequence.keys), 1 + len(drafts), drafts))
@@ -142,7 +156,7 @@ class Scheduler:
             sequence.num_computed = num_computed
             sequence.drafts = ()
             self._end_copy(sequence)
-            for index in range(work.start // BLOCK, num_computed // BLOCK):
+            for index in range(work.start // BLOCK, sequence.num_shared // BLOCK):
                 keys = sequence.keys[index * BLOCK : (index + 1) * BLOCK]
                 self.prefixes.put(sequence.blocks[index], sequence.names[index], keys)
 
@@ -157,9 +171,9 @@ class Scheduler:
             return
         with self._whole_again():
             self.running.remove(sequence)
-            num_full, num_left = divmod(sequence.num_computed, BLOCK)
+            num_full, num_left = divmod(sequence.num_shared, BLOCK)
             if sequence.copy is None and num_left:
-                keys = sequence.keys[num_full * BLOCK : sequence.num_computed]
+                keys = sequence.keys[num_full * BLOCK : sequence.num_shared]
                 self.prefixes.put(sequence.blocks[num_full], sequence.names[num_full], keys)
             self._end_copy(sequence)
             self._release(sequence)
@@ -196,7 +210,8 @@ class Scheduler:
 
     def _admit(self, sequence: Sequence) -> bool:
         """Give it all the blocks it will need; without effect if there are too few."""
-        blocks, partial, num_partial = self.prefixes.match(sequence.keys, sequence.names)
+        keys = sequence.keys if sequence.alone_from is None else sequence.keys[: sequence.alone_from + 1]
+        blocks, partial, num_partial = self.prefixes.match(keys, sequence.names)
         for block in blocks:
             self.pool.share(block)
         is_ours = partial is not None and self.pool.count(partial) == 0 and not self.prefixes.is_full(partial)

@@ -66,6 +66,19 @@ class TowerLayer:
     fc2: Matrix
 
 
+@dataclass(frozen=True)
+class Dropping:
+    """Of `pictures` among the rows of a step, what the layers behind the first `after_layer` do without. All int32.
+
+    Each is its first row, its end, and how many of its rows stay: those that the last row of its sequence attends to
+    most. `cached` are how many tokens the later layers hold of each sequence.
+    """
+
+    after_layer: int
+    cached: Int[Tensor, " sequences"]
+    pictures: Int[Tensor, "pictures 3"]
+
+
 class NativeDecoder:
     """A decoder of the Llama family. `cosine` and `sine` are the angles of every position of the context.
 
@@ -114,13 +127,15 @@ class NativeDecoder:
         embeds: Float[Tensor, "embedded dim"] | None = None,
         bias: Float[Tensor, "blocks 16"] | None = None,
         seconds: Float64[Tensor, " parts"] | None = None,
+        dropping: Dropping | None = None,
     ) -> Float[Tensor, "wanted vocab"]:
         """New tokens of several sequences, behind one another; sequence s has the rows from starts[s] to starts[s+1].
 
         All integers are int32. A token below 0 stands for the next row of `embeds`. Keys and values go into `cache`
         by each sequence's table of blocks, behind the `cached` ones; `positions` may leave gaps. Logits come of the
         rows that are `wanted`. `bias` is added to all attention to each position of the cache, the new ones included.
-        What each of the `PARTS` took is added to `seconds`.
+        What each of the `PARTS` took is added to `seconds`. With `dropping` the later layers put fewer keys and values
+        into the same blocks.
         """
         logits = torch.empty(len(wanted), self._vocab)
         self._native.step(
@@ -135,6 +150,7 @@ class NativeDecoder:
             logits,
             bias,
             seconds,
+            *((-1, None, None) if dropping is None else (dropping.after_layer, dropping.cached, dropping.pictures)),
         )
         return logits
 

@@ -9,9 +9,12 @@ from torch.nn import functional as F
 
 from llavakit.config import LanguageConfig
 from llavakit.model.cache import Bias, Cache, biased_mask
+from llavakit.model.drop import Drop, attention_of, staying
 from llavakit.model.layers import Mask, RMSNorm, attend, rotary_angles, rotate
 
 Angles = tuple[Tensor, Tensor]
+Query = Float[Tensor, "batch heads seq head_dim"]
+Keys = Float[Tensor, "batch kv_heads all head_dim"]
 
 
 class Attention(nn.Module):
@@ -34,12 +37,21 @@ class Attention(nn.Module):
         cache: Cache | None,
         layer: int,
     ) -> Float[Tensor, "batch seq dim"]:
+        return self.mix(*self.heads(x, angles, cache, layer), mask)
+
+    def heads(
+        self, x: Float[Tensor, "batch seq dim"], angles: Angles, cache: Cache | None, layer: int
+    ) -> tuple[Query, Keys, Keys]:
+        """Queries, and all keys and values, the cached ones in front."""
         query = rearrange(self.q_proj(x), "batch seq (heads dim) -> batch heads seq dim", heads=self.num_heads)
         key = rearrange(self.k_proj(x), "batch seq (heads dim) -> batch heads seq dim", heads=self.num_kv_heads)
         value = rearrange(self.v_proj(x), "batch seq (heads dim) -> batch heads seq dim", heads=self.num_kv_heads)
         query, key = rotate(query, *angles), rotate(key, *angles)
         if cache is not None:
             key, value = cache.extend(layer, key, value)
+        return query, key, value
+
+    def mix(self, query: Query, key: Keys, value: Keys, mask: Mask | None) -> Float[Tensor, "batch seq dim"]:
         mixed = attend(query, key, value, mask=mask, is_causal=mask is None and query.shape[2] > 1)
         return self.o_proj(rearrange(mixed, "batch heads seq dim -> batch seq (heads dim)"))
 
@@ -76,6 +88,24 @@ class DecoderLayer(nn.Module):
         x = x + self.self_attn(self.input_layernorm(x), angles, mask, cache, layer)
         return x + self.mlp(self.post_attention_layernorm(x))
 
+    def looking(
+        self,
+        x: Float[Tensor, "1 seq dim"],
+        angles: Angles,
+        mask: Mask | None,
+        cache: Cache | None,
+        layer: int,
+        asker: int,
+    ) -> tuple[Float[Tensor, "1 seq dim"], Float[Tensor, " seq"]]:
+        """The same, and how much token `asker` attends to each of the tokens; nothing to those behind it."""
+        number, attention = x.shape[1], self.self_attn
+        query, key, value = attention.heads(self.input_layernorm(x), angles, cache, layer)
+        x = x + attention.mix(query, key, value, mask)
+        asker %= number
+        first = key.shape[2] - number
+        seen = attention_of(query[0, :, asker], key[0, :, : first + asker + 1])[first:]
+        return x + self.mlp(self.post_attention_layernorm(x)), F.pad(seen, (0, number - len(seen)))
+
 
 class LanguageModel(nn.Module):
     """Embeds tokens, turns embeddings into hidden states, and hidden states into logits.
@@ -108,22 +138,54 @@ class LanguageModel(nn.Module):
         positions: Int[Tensor, "batch seq"],
         cache: Cache | None = None,
         bias: Bias | None = None,
-    ) -> Float[Tensor, "batch seq dim"]:
+        drop: Drop | None = None,
+    ) -> Float[Tensor, "batch kept dim"]:
         """Hidden states after the final norm. With a cache, `embeds` are the tokens behind the cached ones.
 
-        `bias` is added to the attention to each token: the logarithm of how many it stands for.
+        `bias` is added to the attention to each token: the logarithm of how many it stands for. Where later layers
+        `drop` tokens, those that stay have hidden states.
         """
-        config = self.config
-        angles = rotary_angles(
-            positions, head_dim=config.head_dim, theta=config.rope_theta, scaling=config.rope_scaling
-        )
-        mask = self._mask(embeds, cache, bias)
-        x = embeds
-        for index, layer in enumerate(self.layers):
-            x = layer(x, angles, mask, cache, index)
+        layers = range(self.config.num_layers)
+        if drop is None:
+            return self.norm(self._through(layers, embeds, positions, cache, bias))
+        assert bias is None
+        if drop.pictures:
+            x, positions = self._until_dropped(drop, embeds, positions, cache)
+        else:
+            x = self._through(layers[: drop.after_layer], embeds, positions, cache)
+        return self.norm(self._through(layers[drop.after_layer :], x, positions, drop.cache))
+
+    def _through(
+        self,
+        layers: range,
+        x: Float[Tensor, "batch seq dim"],
+        positions: Int[Tensor, "batch seq"],
+        cache: Cache | None,
+        bias: Bias | None = None,
+    ) -> Float[Tensor, "batch seq dim"]:
+        angles, mask = self._angles(positions), self._mask(x, cache, bias)
+        for index in layers:
+            x = self.layers[index](x, angles, mask, cache, index)
         if cache is not None:
-            cache.advance(embeds.shape[1])
-        return self.norm(x)
+            cache.advance(x.shape[1])
+        return x
+
+    def _until_dropped(
+        self, drop: Drop, x: Float[Tensor, "1 seq dim"], positions: Int[Tensor, "1 seq"], cache: Cache | None
+    ) -> tuple[Float[Tensor, "1 kept dim"], Int[Tensor, "1 kept"]]:
+        """What stays behind the layer that looks, and its positions."""
+        angles, mask, last = self._angles(positions), self._mask(x, cache, None), drop.after_layer - 1
+        for index in range(last):
+            x = self.layers[index](x, angles, mask, cache, index)
+        x, attention = self.layers[last].looking(x, angles, mask, cache, last, drop.asker)
+        if cache is not None:
+            cache.advance(x.shape[1])
+        stay = staying(attention, drop.pictures)
+        return x[:, stay], positions[:, stay]
+
+    def _angles(self, positions: Int[Tensor, "batch seq"]) -> Angles:
+        config = self.config
+        return rotary_angles(positions, head_dim=config.head_dim, theta=config.rope_theta, scaling=config.rope_scaling)
 
     @staticmethod
     def _mask(embeds: Float[Tensor, "batch seq dim"], cache: Cache | None, bias: Bias | None) -> Mask | None:

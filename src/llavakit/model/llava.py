@@ -13,6 +13,7 @@ from llavakit.anyres import Size, num_views
 from llavakit.config import LlavaConfig, TilingConfig
 from llavakit.model.arrange import arrange
 from llavakit.model.cache import Cache
+from llavakit.model.drop import Drop
 from llavakit.model.language import LanguageModel
 from llavakit.model.projector import Projector
 from llavakit.model.reduce import Fewer, condense, pool
@@ -49,7 +50,7 @@ class Llava(nn.Module):
 
     def see(self, pixels: Float[Tensor, "views 3 size size"]) -> Images:
         """The views as features, and what stands for them, where the configuration asks for fewer."""
-        wanted = self.config.visual_tokens
+        wanted = self.config.condensing
         if wanted and wanted.method == "attention":
             return self.seen(*self.vision.features_and_attention(pixels))
         return self.seen(self.vision(pixels))
@@ -60,7 +61,7 @@ class Llava(nn.Module):
         attention: Float[Tensor, "views features"] | None = None,
     ) -> Images:
         """The same from features; `attention`, how much each is looked at, is for the method of that name."""
-        wanted = self.config.visual_tokens
+        wanted = self.config.condensing
         if wanted is None:
             return Images(features=features)
         if wanted.method == "pool":
@@ -98,8 +99,9 @@ class Llava(nn.Module):
         images: Images | None,
         positions: Int[Tensor, "batch seq"],
         cache: Cache | None = None,
-    ) -> Float[Tensor, "batch seq dim"]:
-        """Hidden states. `positions` are those of `anyres.token_positions`."""
+        drop: Drop | None = None,
+    ) -> Float[Tensor, "batch kept dim"]:
+        """Hidden states. `positions` are those of `anyres.token_positions`, `drop` as in `LanguageModel`."""
         bias = None
         if images is None:
             embeds = self.language.embed(tokens)
@@ -113,7 +115,7 @@ class Llava(nn.Module):
                 placed = positions[placeholders] + images.fewer.places.flatten()
                 positions = positions.masked_scatter(placeholders, placed)
                 bias = _spread(images.fewer.bias, placeholders)
-        return self.language(embeds, positions, cache, bias)
+        return self.language(embeds, positions, cache, bias, drop)
 
 
 def _spread(

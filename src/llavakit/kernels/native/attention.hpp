@@ -50,21 +50,28 @@ constexpr int64_t scratch_size(int64_t positions, int64_t head_dim) {
     return (positions + BLOCK - 1) / BLOCK * BLOCK + head_dim / 2 + head_dim;
 }
 
-// `scratch`: M times `scratch_size` of the positions in the blocks; the scores of the first query come first.
+// How much each query attends to each position in the blocks; the weights of each sum up to 1.
 template <int M, class Block>
-void attend(const Queries<M>& queries, const Reading<Block>& reading, float* scratch) {
-    const int64_t num_blocks = reading.blocks.count, head_dim = reading.blocks.head_dim;
-    float* scores[M];
-    for (int m = 0; m < M; m++) scores[m] = scratch + m * num_blocks * BLOCK;
-    const typename Block::template Asked<M> asked(queries, head_dim, scratch + M * num_blocks * BLOCK);
-
+LANES_INLINE void weigh(const typename Block::template Asked<M>& asked, const Queries<M>& queries,
+                        const Reading<Block>& reading, float* const* weights) {
     constexpr int TOGETHER = Block::template TOGETHER<M>;
+    const int64_t num_blocks = reading.blocks.count;
     int64_t block = 0;
     for (; block + TOGETHER <= num_blocks; block += TOGETHER)
-        keep_scores<M, TOGETHER, Block>(asked, queries, reading, block, scores);
-    for (; block < num_blocks; block++) keep_scores<M, 1, Block>(asked, queries, reading, block, scores);
-    for (int m = 0; m < M; m++) softmax(scores[m], num_blocks);
-    mix<M>(asked, queries, reading, scores);
+        keep_scores<M, TOGETHER, Block>(asked, queries, reading, block, weights);
+    for (; block < num_blocks; block++) keep_scores<M, 1, Block>(asked, queries, reading, block, weights);
+    for (int m = 0; m < M; m++) softmax(weights[m], num_blocks);
+}
+
+// `scratch`: M times `scratch_size` of the positions in the blocks; the weights of the first query come first.
+template <int M, class Block>
+void attend(const Queries<M>& queries, const Reading<Block>& reading, float* scratch) {
+    const int64_t positions = reading.blocks.count * BLOCK;
+    float* weights[M];
+    for (int m = 0; m < M; m++) weights[m] = scratch + m * positions;
+    const typename Block::template Asked<M> asked(queries, reading.blocks.head_dim, scratch + M * positions);
+    weigh<M, Block>(asked, queries, reading, weights);
+    mix<M>(asked, queries, reading, weights);
 }
 
 }  // namespace ISA_NAMESPACE

@@ -6,7 +6,9 @@
 
 #include "activations.hpp"
 #include "attention.hpp"
+#include "embedding.hpp"
 #include "graph.hpp"
+#include "largest.hpp"
 #include "steps.hpp"
 #include "stopwatch.hpp"
 
@@ -16,46 +18,6 @@ using llavakit::Batch;
 using llavakit::Decoder;
 using llavakit::DecoderLayer;
 using llavakit::Workspace;
-
-// One row of a packed matrix as floats: what an embedding table is asked for.
-inline void gather_row(const Matrix& table, int64_t row, float* to) {
-    const uint8_t* panel = table.panel(row / PANEL_ROWS);
-    const int64_t r = row % PANEL_ROWS;
-    if (!table.is_integer()) {
-        const uint16_t* values = (const uint16_t*)panel;
-        for (int64_t k = 0; k < table.cols; k++) {
-            const uint16_t bits = values[k * PANEL_ROWS + r];
-            const uint32_t wide = uint32_t(bits) << 16;
-            if (table.kind == Kind::FLOAT16)
-                to[k] = half_to_float(bits);
-            else
-                std::memcpy(to + k, &wide, 4);
-        }
-        return;
-    }
-    const bool is_wide = table.kind == Kind::INT8;
-    const int64_t code_bytes = llavakit::code_bytes(table.kind, table.group);
-    const int64_t record_bytes = llavakit::record_bytes(table.kind, table.group);
-    for (int64_t k = 0; k < table.cols; k++) {
-        const int64_t group = k / table.group, inside = k % table.group;
-        const uint8_t* record = panel + group / 2 * record_bytes;
-        const uint8_t* codes = record + group % 2 * code_bytes;
-        const uint16_t* scales = (const uint16_t*)(record + 2 * code_bytes) + group % 2 * LANES;
-        const float scale = half_to_float(scales[r]);
-        if (is_wide) {
-            to[k] = scale * float(codes[inside / 4 * 64 + r * 4 + inside % 4] - 128);
-            continue;
-        }
-        const uint8_t pair = codes[inside / 8 * 64 + r * 4 + inside % 4];
-        const int code = inside % 8 < 4 ? pair & 15 : pair >> 4;
-        if (table.kind == Kind::INT4)
-            to[k] = scale * float(code - 8);
-        else if (table.kind == Kind::NF4)
-            to[k] = scale * (1.0f / 127.0f) * float(NF4_LEVELS[code] - 128);
-        else
-            to[k] = scale * float(code) + half_to_float(scales[r + 2 * LANES]);
-    }
-}
 
 // What one step of a decoder works in.
 class DecoderStep {
@@ -81,6 +43,11 @@ class DecoderStep {
           mixed_(deal.take<float>(batch.rows * queries_width_)),
           inner_(deal.take<float>(batch.rows * decoder.inner)),
           scores_(deal.take<float>(threads() * TILE_QUERIES * scratch_size(longest_, decoder.head_dim))),
+          attention_(deal.take<float>(batch.num_pictures ? longest_ : 0)),
+          staying_(deal.take<int32_t>(batch.num_pictures ? batch.rows : 0)),
+          later_positions_(deal.take<int32_t>(batch.num_pictures ? batch.rows : 0)),
+          later_starts_(deal.take<int32_t>(batch.num_pictures ? batch.num_sequences + 1 : 0)),
+          later_wanted_(deal.take<int32_t>(batch.num_pictures ? batch.num_wanted : 0)),
           attention_in_(deal, batch.rows, decoder.layers[0].q),
           attention_out_(deal, batch.rows, decoder.layers[0].o),
           mlp_in_(deal, batch.rows, decoder.layers[0].gate),
@@ -92,9 +59,11 @@ class DecoderStep {
 
     void run() {
         embed();
+        everybody_asks();
         watch_.lap(llavakit::EMBEDDING);
         for (int64_t layer = 0; layer < decoder_.num_layers; layer++) {
             uint8_t* cache = batch_.cache + layer * batch_.layer_stride;
+            if (layer == batch_.drop_after) drop(cache - batch_.layer_stride);
             keys_and_values(decoder_.layers[layer], cache);
             if (layer == decoder_.num_layers - 1) only_wanted();
             attention(decoder_.layers[layer], cache);
@@ -104,11 +73,80 @@ class DecoderStep {
     }
 
    private:
-    void embed() {
+    void everybody_asks() {
         for (int64_t s = 0; s < batch_.num_sequences; s++) {
             const int64_t first = batch_.starts[s];
             asking_[s] = {s, first, batch_.starts[s + 1] - first, first};
         }
+    }
+
+    // From here on the layers do without the rows of pictures that the last row of their sequence attended to least,
+    // in the layer before, whose keys are in `cache`.
+    void drop(const uint8_t* cache) {
+        if (batch_.num_pictures) {
+            const int64_t kept = choose(cache);
+            for (int64_t i = 0; i < kept; i++) {  // upwards: none is written before it was read
+                later_positions_[i] = batch_.positions[staying_[i]];
+                std::memmove(x_ + i * decoder_.dim, x_ + staying_[i] * decoder_.dim, decoder_.dim * sizeof(float));
+            }
+            for (int64_t i = 0; i < batch_.num_wanted; i++)
+                later_wanted_[i] = int32_t(std::lower_bound(staying_, staying_ + kept, batch_.wanted[i]) - staying_);
+            batch_.starts = later_starts_, batch_.positions = later_positions_, batch_.wanted = later_wanted_;
+            batch_.rows = rows_ = kept;
+            everybody_asks();
+        }
+        batch_.cached = batch_.later_cached;
+        watch_.lap(llavakit::ATTENTION);
+    }
+
+    // How many rows stay: which ones, and where each sequence then begins.
+    int64_t choose(const uint8_t* cache) {
+        const llavakit::PartlyKept *picture = batch_.pictures, *last = picture + batch_.num_pictures;
+        int64_t kept = 0;
+        for (int64_t s = 0; s < batch_.num_sequences; s++) {
+            const int32_t first = batch_.starts[s], end = batch_.starts[s + 1];
+            later_starts_[s] = int32_t(kept);
+            if (picture < last && picture->first < end) look(s, cache);
+            for (int32_t row = first; row < end;) {
+                if (picture == last || row < picture->first) {
+                    staying_[kept++] = row++;
+                    continue;
+                }
+                llavakit::largest(attention_ + place(s, row), picture->end - row, picture->kept, staying_ + kept);
+                for (int32_t i = 0; i < picture->kept; i++) staying_[kept++] += row;
+                row = picture++->end;
+            }
+        }
+        later_starts_[batch_.num_sequences] = int32_t(kept);
+        return kept;
+    }
+
+    // How much the last row of a sequence attends to each position: the sum over its heads.
+    void look(int64_t sequence, const uint8_t* cache) {
+        if (batch_.kept == llavakit::HALVES)
+            look_at<HalvesBlock>(sequence, cache);
+        else
+            look_at<BytesBlock>(sequence, cache);
+    }
+
+    template <class Block>
+    void look_at(int64_t sequence, const uint8_t* cache) {
+        const Asking& asking = asking_[sequence];
+        const int64_t row = asking.row + asking.count - 1, limit = place(sequence, row) + 1;
+        const int64_t positions = (limit + BLOCK - 1) / BLOCK * BLOCK;
+        std::fill_n(attention_, positions, 0.0f);
+        for (int64_t head = 0; head < decoder_.heads; head++) {
+            const Tile last{&asking, head / sharing_, (asking.count - 1) * sharing_ + head % sharing_, 1};
+            const HeadBlocks<Block> blocks = blocks_of<Block>(cache, last);
+            const Queries<1> query{{queries_ + row * queries_width_ + head * decoder_.head_dim}, {nullptr}, {limit}};
+            const typename Block::template Asked<1> asked(query, decoder_.head_dim, scores_ + positions);
+            weigh<1, Block>(asked, query, Reading<Block>{blocks, blocks}, &scores_);
+            for (int64_t i = 0; i < positions; i += LANES)
+                store(attention_ + i, load(attention_ + i) + load(scores_ + i));
+        }
+    }
+
+    void embed() {
         const float* next = batch_.embeds;
         for (int64_t row = 0; row < batch_.rows; row++) {
             float* to = x_ + row * decoder_.dim;
@@ -288,7 +326,7 @@ class DecoderStep {
     }
 
     const Decoder& decoder_;
-    const Batch& batch_;
+    Batch batch_;  // behind the layer that drops something, of what stays
     llavakit::Stopwatch watch_;
     const int64_t queries_width_, keys_width_;
     const int64_t sharing_;  // heads of queries that share one of keys and values
@@ -299,6 +337,8 @@ class DecoderStep {
     float* hidden_;  // [rows_, dim]: x_, in the end last_
     int64_t rows_;
     float *normed_, *queries_, *keys_, *values_, *mixed_, *inner_, *scores_;
+    float* attention_;  // [longest_], of one sequence
+    int32_t *staying_, *later_positions_, *later_starts_, *later_wanted_;
     Prepared attention_in_, attention_out_, mlp_in_, mlp_out_, head_in_;
     const size_t used_;
 };

@@ -80,6 +80,11 @@ struct Decoder {
     const float *cosine, *sine;     // [positions, head_dim / 2]
 };
 
+// A picture among the rows of a step, and how many of them the later layers read.
+struct PartlyKept {
+    int32_t first, end, kept;
+};
+
 // One step: new tokens of several sequences behind one another, sequence s has rows [starts[s], starts[s+1]).
 struct Batch {
     int64_t rows, num_sequences;
@@ -98,6 +103,10 @@ struct Batch {
     int64_t num_wanted;
     float* logits;              // [num_wanted, vocab]
     double* seconds;            // [NUM_PARTS], to add to; or null
+    int64_t drop_after;         // so many layers read all rows, the others of each picture those that stay; or -1
+    const int32_t* later_cached;   // [num_sequences], `cached` of the layers behind
+    const PartlyKept* pictures; // [num_pictures], in the order of their rows
+    int64_t num_pictures;
 };
 
 struct TowerLayer {

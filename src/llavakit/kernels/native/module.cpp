@@ -116,7 +116,8 @@ class DecoderHandle {
               const Array<const int32_t, 2>& tables,
               const std::optional<Array<const float, 2>>& embeds, const Array<uint8_t, 3>& cache, const Ints1& wanted,
               const Array<float, 2>& logits, const std::optional<Array<const float, 2>>& bias,
-              const std::optional<Array<double, 1>>& seconds) {
+              const std::optional<Array<double, 1>>& seconds, int64_t drop_after, const std::optional<Ints1>& later_cached,
+              const std::optional<Array<const int32_t, 2>>& pictures) {
         const int64_t rows = int64_t(tokens.shape(0)), sequences = int64_t(starts.shape(0)) - 1;
         const int64_t blocks = int64_t(cache.shape(1)), embedded = embeds ? int64_t(embeds->shape(0)) : 0;
         const int64_t block_bytes = int64_t(cache.shape(2));
@@ -149,6 +150,10 @@ class DecoderHandle {
         }
         for (size_t i = 0; i < wanted.shape(0); i++)
             expect(wanted(i) >= 0 && wanted(i) < rows, "logits of a row that there is not");
+        if (drop_after >= 0)
+            check_dropping(drop_after, starts, cached, later_cached, wanted, pictures);
+        else
+            expect(!pictures && !later_cached, "pictures to drop parts of, but no layer behind which");
         const Batch batch{.rows = rows, .num_sequences = sequences, .starts = starts.data(), .tokens = tokens.data(),
                           .embeds = embeds ? embeds->data() : nullptr, .positions = positions.data(), .cached = cached.data(),
                           .tables = tables.data(), .table_width = int64_t(tables.shape(1)), .cache = cache.data(),
@@ -156,7 +161,10 @@ class DecoderHandle {
                           .layer_stride = int64_t(cache.shape(1) * cache.shape(2)),
                           .bias = bias ? bias->data() : nullptr, .wanted = wanted.data(),
                           .num_wanted = int64_t(wanted.shape(0)), .logits = logits.data(),
-                          .seconds = seconds ? seconds->data() : nullptr};
+                          .seconds = seconds ? seconds->data() : nullptr, .drop_after = drop_after,
+                          .later_cached = later_cached ? later_cached->data() : nullptr,
+                          .pictures = pictures ? (const PartlyKept*)pictures->data() : nullptr,
+                          .num_pictures = pictures ? int64_t(pictures->shape(0)) : 0};
         const nb::gil_scoped_release others_may_run;
         const std::lock_guard one_at_a_time(workspace_lock_);
         const std::shared_lock steady(number_of_threads);
@@ -164,6 +172,29 @@ class DecoderHandle {
     }
 
    private:
+    // That the later layers hold no more than the first ones, and that pictures lie in order, each within a sequence,
+    // whose last row and those that are wanted are of none.
+    void check_dropping(int64_t drop_after, const Ints1& starts, const Ints1& cached,
+                        const std::optional<Ints1>& later_cached, const Ints1& wanted,
+                        const std::optional<Array<const int32_t, 2>>& pictures) const {
+        const int64_t sequences = int64_t(starts.shape(0)) - 1;
+        expect(drop_after > 0 && drop_after < decoder_.num_layers, "nothing can be dropped behind that layer");
+        expect(later_cached && int64_t(later_cached->shape(0)) == sequences, "how much the later layers hold is not told");
+        for (int64_t s = 0; s < sequences; s++)
+            expect((*later_cached)(s) >= 0 && (*later_cached)(s) <= cached(s), "the later layers hold more than the first");
+        expect(!pictures || pictures->shape(1) == 3, "a picture is its first row, its end, and how many stay");
+        int64_t sequence = 0, before = 0;
+        for (size_t i = 0; pictures && i < pictures->shape(0); i++) {
+            const int64_t first = (*pictures)(i, 0), end = (*pictures)(i, 1), kept = (*pictures)(i, 2);
+            while (sequence < sequences && first >= starts(sequence + 1)) sequence++;
+            expect(first >= before && kept > 0 && kept <= end - first && sequence < sequences && end < starts(sequence + 1),
+                   "a picture that is not among the rows of a sequence, in front of others");
+            for (size_t w = 0; w < wanted.shape(0); w++)
+                expect(wanted(w) < first || wanted(w) >= end, "logits of a row that may be dropped");
+            before = end;
+        }
+    }
+
     Decoder decoder_;
     int64_t positions_;
     std::vector<DecoderLayer> layers_;
@@ -247,7 +278,8 @@ NB_MODULE(_native, module) {
              "k"_a, "v"_a, "o"_a, "gate"_a, "up"_a, "down"_a)
         .def("step", &DecoderHandle::step, "tokens"_a, "positions"_a, "starts"_a, "cached"_a, "tables"_a,
              "embeds"_a.none(), "cache"_a.noconvert(), "wanted"_a, "logits"_a.noconvert(),
-             "bias"_a.none(), "seconds"_a.none().noconvert());
+             "bias"_a.none(), "seconds"_a.none().noconvert(), "drop_after"_a, "later_cached"_a.none(),
+             "pictures"_a.none());
     nb::class_<TowerHandle>(module, "Tower")
         .def(nb::init<int64_t, int64_t, float, int>(), "dim"_a, "heads"_a, "eps"_a, "activation"_a)
         .def("add_layer", &TowerHandle::add_layer, "norm1"_a.noconvert(), "norm1_bias"_a.noconvert(),
