@@ -19,6 +19,7 @@ ROOT = Path(__file__).parent.parent
 RESULTS = ROOT / "benchmarks" / "peers.json"
 LATENCY = ROOT / "benchmarks" / "latency.json"
 THROUGHPUT = {kept: ROOT / "benchmarks" / f"throughput-{kept}.json" for kept in ("float16", "int8")}
+GPU = {scheme: ROOT / "benchmarks" / f"gpu-{scheme}.json" for scheme in ("bfloat16", "int8", "int4-g128")}
 PAGES = (ROOT / "README.md", ROOT / "docs" / "speed.md")
 MARKED = re.compile(r"(<!-- speed: (?P<name>\w+) -->\n).*?(<!-- end -->)", re.S)
 JOBS = {
@@ -68,7 +69,13 @@ def _seconds(figure: dict[str, Any]) -> str:
 
 def _rate(figure: dict[str, Any], tokens: int) -> str:
     low, high = figure["range"]
-    return f"{tokens / figure['median']:.3g} [{tokens / high:.3g}-{tokens / low:.3g}]"
+    least, middle, most = (_number(tokens / one) for one in (high, figure["median"], low))
+    return f"{middle} [{least}-{most}]"
+
+
+def _number(value: float) -> str:
+    """Three digits, and all of them where there are more before the point."""
+    return f"{value:,.0f}" if value >= 1000 else f"{value:.3g}"
 
 
 def _first_word(seconds: dict[str, dict[str, Any]]) -> str:
@@ -130,6 +137,36 @@ def _together(result: dict[str, Any]) -> str:
     return _table(rows)
 
 
+def _gpu(result: dict[str, Any]) -> str:
+    """Ours in each number format, from runs of their own, and transformers beside the first of them."""
+    runs = {scheme: json.loads(path.read_text(encoding="utf-8")) for scheme, path in GPU.items()}
+    first = next(iter(runs.values()))
+    figures = [run["figures"][OURS]["seconds"] for run in runs.values()]
+    others = {name: one["seconds"] for name, one in first["figures"].items() if name != OURS}
+    heads = [f"{name} ({first['about'][name]['weights']})" for name in others]
+    rows = [["median [range]", *(f"{OURS} ({scheme})" for scheme in runs), *heads]]
+    for job, spoken, tokens in (
+        ("encode", "a picture, encoded, ms", None),
+        ("prefill", "the prompt about it, tokens/s", first["prompt"]["first"]),
+        ("second", "a second question, ms", None),
+        ("decode", "speaking, tokens/s", first["prompt"]["spoken"]),
+        ("together", "64 conversations together, tokens/s", 64 * first["prompt"]["spoken_together"]),
+    ):
+        told = [one[job] for one in (*figures, *others.values())]
+        rows.append([spoken, *(_milli(one) if tokens is None else _rate(one, tokens) for one in told)])
+    targets = [run["targets"] for run in runs.values()]
+    for index, spoken in enumerate(
+        ("a word, share of the bandwidth probed", "the prompt, share of the products probed")
+    ):
+        told = [f"{_seconds(one[index])}, of {one[index]['at_least']:g}" for one in targets]
+        rows.append([spoken, *told, *("" for _ in others)])
+    return _table(rows)
+
+
+def _milli(figure: dict[str, Any]) -> str:
+    return _seconds({"median": 1e3 * figure["median"], "range": [1e3 * one for one in figure["range"]]})
+
+
 def _ceilings(result: dict[str, Any]) -> str:
     rows = [["probed in each round", *(str(index + 1) for index in range(len(result["ceilings"])))]]
     for key, spoken in (("read_gbps", "memory read, GB/s"), ("int8_gops", "products of int8, GOP/s")):
@@ -159,6 +196,7 @@ TABLES: dict[str, Callable[[dict[str, Any]], str]] = {
     "parts": _parts,
     "together": _together,
     "ceilings": _ceilings,
+    "gpu": _gpu,
     "circumstances": _circumstances,
 }
 

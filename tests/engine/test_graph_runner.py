@@ -17,7 +17,7 @@ from llavakit.engine import engine as engine_module
 from llavakit.engine import reference
 from llavakit.engine.blocks import num_blocks_for
 from llavakit.engine.engine import Engine
-from llavakit.engine.graph_runner import LADDER, GraphRunner, num_blocks_in_plan
+from llavakit.engine.graph_runner import LADDER, GraphRunner, has_room, num_blocks_in_plan
 from llavakit.engine.recorded import Step
 from llavakit.engine.runner import Span, TorchRunner
 from llavakit.engine.sampling import SamplingParams
@@ -194,10 +194,20 @@ def test_the_runner_for_a_model(
     for name in ("NativeRunner", "TorchRunner", "GraphRunner"):
         monkeypatch.setattr(engine_module, name, lambda *arguments, name=name, **options: name)
     monkeypatch.setattr(engine_module, "native_kind", lambda model: kind)
+    monkeypatch.setattr(engine_module, "has_room", lambda model, num_blocks: num_blocks < 5)
     weight = SimpleNamespace(device=torch.device(device))
     config = LlavaConfig().with_visual_tokens(fewer)
     model = SimpleNamespace(config=config, language=SimpleNamespace(norm=SimpleNamespace(weight=weight)))
     assert engine_module.runner_for(model, 4, is_compiled=is_compiled) == wanted
+    if wanted == "GraphRunner":
+        assert engine_module.runner_for(model, 5, is_compiled=is_compiled) == "TorchRunner"
+
+
+def test_blocks_have_to_fit_into_what_is_free(loaded: Loaded, monkeypatch: pytest.MonkeyPatch) -> None:
+    config = loaded.config.language
+    a_block = 2 * 4 * 16 * config.num_layers * config.num_kv_heads * config.head_dim  # keys and values of 16 tokens
+    monkeypatch.setattr(torch.cuda, "mem_get_info", lambda device: (100 * a_block, 1000 * a_block))
+    assert has_room(loaded.model, 89) and not has_room(loaded.model, 91)
 
 
 @pytest.mark.parametrize("scheme", SCHEMES)

@@ -19,7 +19,7 @@ from llavakit.checkpoint.load import Loaded
 from llavakit.engine.answer_text import AnswerText
 from llavakit.engine.answering import Request
 from llavakit.engine.blocks import num_blocks_for
-from llavakit.engine.graph_runner import GraphRunner
+from llavakit.engine.graph_runner import GraphRunner, has_room
 from llavakit.engine.image_cache import ImageCache, picture_digest
 from llavakit.engine.native_runner import NativeRunner
 from llavakit.engine.prefix_cache import prefix_keys
@@ -321,10 +321,10 @@ def runner_for(
 ) -> Runner:
     """What computes a model best where it is.
 
-    `is_compiled`: on a CUDA device tokens are computed by compiled code, replayed as graphs. Then the first token of
-    each new shape of a step waits for a compiler, all `num_blocks` are taken at once, and the model becomes the
-    runner's, its quantised weights rewritten in place. Elsewhere it changes nothing, nor for a model that drops visual
-    tokens between two layers.
+    `is_compiled`: on a CUDA device tokens are computed by kernels made for it, replayed as graphs. Then the very first
+    tokens wait some seconds for a compiler, all `num_blocks` are taken at once, where there is room for them, and the
+    model becomes the runner's, its weights joined and rewritten. Elsewhere it changes nothing, nor for a model that
+    drops visual tokens between two layers.
 
     `kv_cache`: what the native kernels keep keys and values as; int8 is half of float16, the default. In torch they
     are what the model computes in; ValueError where something else is asked for.
@@ -336,7 +336,8 @@ def runner_for(
             f"keys and values are kept as {kv_cache} by the native kernels alone, and this model is computed by torch "
             f"({instruction_set()}): leave out what they are to be kept as"
         )
-    if is_compiled and model.language.norm.weight.device.type == "cuda" and not model.config.dropping:
+    is_cuda = model.language.norm.weight.device.type == "cuda"
+    if is_compiled and is_cuda and not model.config.dropping and has_room(model, num_blocks):
         return GraphRunner(model, num_blocks)
     return TorchRunner(model)
 

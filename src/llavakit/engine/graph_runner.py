@@ -22,7 +22,7 @@ from torch import Tensor
 
 from llavakit.anyres import Size
 from llavakit.engine.block_storage import OneSequence, slots
-from llavakit.engine.blocks import num_blocks_for
+from llavakit.engine.blocks import BLOCK, num_blocks_for
 from llavakit.engine.fixed_storage import FixedStorage
 from llavakit.engine.recorded import CudaGraphs, Recorded, Recorder, Step
 from llavakit.engine.runner import LONGEST_ROW, Seen, Span, bias_of, embed, see
@@ -162,6 +162,13 @@ def language_on(model: Llava, storage: FixedStorage, dtype: torch.dtype) -> Lang
         if can_take(model.language):
             return GpuLanguage(model.language, storage, dtype=dtype, most_rows=LADDER[-1])
     return TorchLanguage(model.language, storage)
+
+
+def has_room(model: Llava, num_blocks: int) -> bool:
+    """Whether the model's device has room for so many blocks of keys and values, with a tenth of it left for the rest."""
+    weight, config = model.language.norm.weight, model.config.language
+    numbers = 2 * config.num_layers * config.num_kv_heads * config.head_dim * BLOCK * num_blocks
+    return numbers * weight.element_size() < 0.9 * torch.cuda.mem_get_info(weight.device)[0]
 
 
 def to_host(logits: Float[Tensor, "rows vocab"]) -> Float[Tensor, "rows vocab"]:

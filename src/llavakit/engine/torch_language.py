@@ -1,4 +1,4 @@
-"""The decoder for many single tokens, each a row by itself, in shapes that are the same in every step.
+"""A language model in torch: prompts, and many single tokens, each a row by itself, in shapes that stay the same.
 
 What changes from step to step is data: the plan, one row of integers for each token. So a step can be recorded as a
 graph, once for each number of rows and blocks, that a GPU replays without waiting for Python.

@@ -11,7 +11,7 @@ from llavakit.quantize.linear import PackedMatrix, QuantizedLinear
 
 @torch.no_grad()
 def write_out(part: nn.Module, dtype: torch.dtype) -> None:
-    """Every packed linear layer in a part of a model becomes an `nn.Linear`, in its place; all of it is then `dtype`."""
+    """Every packed linear layer in a part of a model becomes an `nn.Linear` in its place; all of it is then `dtype`."""
     part.to(dtype)  # bytes are no floats, and stay
     for name, packed in [(name, each) for name, each in part.named_modules() if isinstance(each, PackedMatrix)]:
         assert isinstance(packed, QuantizedLinear)

@@ -12,7 +12,10 @@ from llavakit.kernels.gpu.matrix import CHUNK, GpuMatrix
 
 
 def add_and_norm(
-    hidden: Float[Tensor, "rows dim"], product: Float[Tensor, "rows dim"] | None, weights: Float[Tensor, " dim"], eps: float
+    hidden: Float[Tensor, "rows dim"],
+    product: Float[Tensor, "rows dim"] | None,
+    weights: Float[Tensor, " dim"],
+    eps: float,
 ) -> Float[Tensor, "rows dim"]:
     """`product` is added to `hidden`, in place and where there is any; gives the sum's norm (RMSNorm)."""
     rows, dim = hidden.shape
@@ -111,7 +114,8 @@ def _write_values(
     scale = tl.load(scales + word, is_row, other=0)
     if BITS == 8:
         place = data + row * WIDTH + chunk * 2 * HALF + column
-        low, high = tl.load(place, is_row, other=0).to(tl.float32), tl.load(place + HALF, is_row, other=0).to(tl.float32)
+        low, high = tl.load(place, is_row, other=0), tl.load(place + HALF, is_row, other=0)
+        low, high = low.to(tl.float32), high.to(tl.float32)
     else:
         pairs = tl.load(data + row * (WIDTH // 2) + chunk * HALF + column, is_row, other=0)
         low, high = (pairs & 15).to(tl.float32), (pairs >> 4).to(tl.float32)

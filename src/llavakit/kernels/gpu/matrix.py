@@ -79,9 +79,7 @@ def coded_matrix(*packed: Packed) -> GpuMatrix:
     its levels: to look up sixteen numbers for every weight takes a GPU longer than to read another half byte.
     """
     parts = [_coded(one) for one in packed]
-    data, scales, zeros = (
-        None if some[0] is None else torch.cat(some) for some in zip(*parts, strict=True)
-    )
+    data, scales, zeros = (None if some[0] is None else torch.cat(some) for some in zip(*parts, strict=True))
     bits = 8 if packed[0].kind in ("int8", "nf4") else 4
     return GpuMatrix(data, len(data), packed[0].cols, bits, packed[0].group, scales, zeros)
 
@@ -111,7 +109,7 @@ def _words(numbers: Float16[Tensor, "rows groups"], group: int) -> Int32[Tensor,
 
 
 def _with_zeros(codes: Tensor, scales: Tensor, offsets: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-    """scale * code + offset as scale * (code + zero): a group of scale 0 becomes codes of 0, and its offset the scale."""
+    """scale * code + offset as scale * (code + zero): where the scale is 0 codes become 0, and the offset the scale."""
     is_flat = scales == 0
     codes = codes.unflatten(1, (scales.shape[1], -1)).masked_fill(is_flat[..., None], 0).flatten(1)
     zeros = torch.where(is_flat, 1.0, offsets.float() / scales.float().masked_fill(is_flat, 1))

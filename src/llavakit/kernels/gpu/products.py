@@ -49,9 +49,13 @@ def sums(
         else:
             right = _activations(x, x_row, k + BLOCK_K + x_column, R, K, BLOCK_R, end)
             at = k // (2 * GROUP) + word
-            one = _coded(one, left, right, data, scales, zeros, one_row, k + w_column, at, WIDTH, BITS, GROUP, BLOCK_K, end)  # noqa: E501
+            one = _coded(
+                one, left, right, data, scales, zeros, one_row, k + w_column, at, WIDTH, BITS, GROUP, BLOCK_K, end
+            )
             if PAIR:
-                two = _coded(two, left, right, data, scales, zeros, two_row, k + w_column, at, WIDTH, BITS, GROUP, BLOCK_K, end)  # noqa: E501
+                two = _coded(
+                    two, left, right, data, scales, zeros, two_row, k + w_column, at, WIDTH, BITS, GROUP, BLOCK_K, end
+                )
     if SPLIT > 1:
         one, two = tl.sum(one, 0), tl.sum(two, 0)
     return tl.trans(one), tl.trans(two)
@@ -100,11 +104,7 @@ def _coded(
 @triton.jit
 def _read(place, mask):
     """Zero where there is nothing."""
-    if mask is None:
-        found = tl.load(place)
-    else:
-        found = tl.load(place, mask, other=0)
-    return found
+    return tl.load(place) if mask is None else tl.load(place, mask, other=0)
 
 
 @triton.jit
@@ -116,7 +116,7 @@ def _half(words, shift: tl.constexpr):
 @triton.jit
 def _halves(pairs, CENTER: tl.constexpr, DTYPE: tl.constexpr):
     """The numbers in the lower and the upper half of each byte, less the centre."""
-    if DTYPE == tl.bfloat16:
+    if DTYPE == tl.bfloat16:  # noqa: SIM300
         # Half as many instructions as a compiler makes of it. 0x4300 are the bits of 128, and of its mantissa bfloat16
         # has just as many as hold a code.
         tl.static_assert(CENTER == 8 or CENTER == 0)

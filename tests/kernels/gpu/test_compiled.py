@@ -1,0 +1,27 @@
+"""Every kernel becomes code for a card, also where there is none: what is interpreted in other tests is not all of it."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+pytest.importorskip("triton", reason="kernels of a GPU are written in triton, which is not installed")
+pytest.importorskip("triton.backends.nvidia", reason="this triton compiles for no Nvidia card")
+
+REGISTERS, SHARED = 255, 232_448  # of a thread, and bytes of a program, on an H100
+
+
+def test_kernels_are_compiled_for_a_card_that_is_not_there(root: Path, tmp_path: Path) -> None:
+    environment = os.environ | {"PYTHONPATH": str(root / "src"), "TRITON_CACHE_DIR": str(tmp_path)}
+    environment.pop("TRITON_INTERPRET", None)
+    program = [sys.executable, root / "tests/kernels/gpu/compiled.py"]
+    done = subprocess.run(program, env=environment, capture_output=True, text=True, check=True)
+    told = [line.split() for line in done.stdout.splitlines()]
+    assert len(told) > 40 and len({name for name, *_ in told}) == 10
+    for name, registers, shared, spilled in told:
+        assert int(registers) <= REGISTERS and int(shared) <= SHARED, name
+        assert int(spilled) < 1024, f"{name} needs more registers than there are"
