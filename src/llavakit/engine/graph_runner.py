@@ -165,7 +165,7 @@ def language_on(model: Llava, storage: FixedStorage, dtype: torch.dtype) -> Lang
 
 
 def has_room(model: Llava, num_blocks: int) -> bool:
-    """Whether the model's device has room for so many blocks of keys and values, with a tenth of it left for the rest."""
+    """Whether the model's device has room for so many blocks of keys and values, a tenth of it left for the rest."""
     weight, config = model.language.norm.weight, model.config.language
     numbers = 2 * config.num_layers * config.num_kv_heads * config.head_dim * BLOCK * num_blocks
     return numbers * weight.element_size() < 0.9 * torch.cuda.mem_get_info(weight.device)[0]

@@ -1,4 +1,4 @@
-"""Every kernel becomes code for a card, also where there is none: what is interpreted in other tests is not all of it."""
+"""Every kernel becomes code for a card, also where there is none: what is interpreted elsewhere is not all of it."""
 
 from __future__ import annotations
 
