@@ -8,7 +8,7 @@ import sys
 from collections import defaultdict
 from collections.abc import Callable
 from contextlib import ExitStack
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from time import sleep
 from typing import Any
@@ -27,6 +27,7 @@ from llavakit.kernels.graph import KeysValues
 
 Say = Callable[[str], None]
 SETTLE_SECONDS = 0.1  # the threads of whoever came before may still be waiting for work, with all their might
+SPEAKING = "decode"  # what memory's speed is the limit of: it is probed once more on either side
 LAST = "together"  # its eight conversations take memory that one does not: memory is read before it
 
 
@@ -158,7 +159,15 @@ def _one_round(group: list[Peer], plan: Plan, index: int, found: Found, running:
     order = group[turn:] + group[:turn]
     for job in jobs(plan.prompt):
         for peer in order:
-            if peer.name not in found.failed:
+            if peer.name in found.failed:
+                continue
+            if job.name == SPEAKING and peer.name == OURS:
+                before = probe(plan.threads, plan.device).read_gbps
+                _do(job, peer, found, running[peer.name], say)
+                after = probe(plan.threads, plan.device).read_gbps
+                round_ = found.rounds[-1]
+                round_.ceilings = replace(round_.ceilings, read_gbps=(before + after) / 2)
+            else:
                 _do(job, peer, found, running[peer.name], say)
 
 
