@@ -10,6 +10,7 @@ from torch.nn import functional as F
 from llavakit.engine.block_storage import OneSequence
 from llavakit.engine.blocks import BLOCK
 from llavakit.engine.fixed_storage import FixedStorage
+from llavakit.engine.torch_language import HEADER
 from llavakit.kernels.gpu.decoder import GpuDecoder, GpuLayer, Sizes
 from llavakit.kernels.gpu.elementwise import add_and_norm, gate, rotate_heads, values_of
 from llavakit.kernels.gpu.matrix import GpuMatrix, coded_matrix, plain_matrix
@@ -49,7 +50,7 @@ class GpuLanguage:
         self._cosine, self._sine = (angles[0, 0, :, :pairs].contiguous() for angles in (cosine, sine))
         self.rows = GpuDecoder(
             self._layers,
-            sizes=Sizes(config.num_heads, config.num_kv_heads, config.head_dim, BLOCK, config.rms_norm_eps),
+            sizes=Sizes(config.num_heads, config.num_kv_heads, config.head_dim, BLOCK, HEADER, config.rms_norm_eps),
             table=language.embed_tokens.weight,
             norm=self._norm,
             head=self._head,

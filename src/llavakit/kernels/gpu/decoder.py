@@ -17,7 +17,6 @@ from llavakit.kernels.gpu import products
 from llavakit.kernels.gpu.attention import attend_rows
 from llavakit.kernels.gpu.matrix import CHUNK, GpuMatrix
 
-HEADER = 3  # of a plan's row: token, rotary position, place in its sequence; the numbers of its blocks follow
 LARGE_SHARED = 200_000  # bytes of a processor's shared memory, which the tiles for many rows take
 FEW_ROWS = 16  # with so many at most, warps share out columns; with more a matrix unit takes all of them at once
 PROCESSORS = 256  # programs that a card computes at once, more or less
@@ -51,6 +50,7 @@ class Sizes:
     num_kv_heads: int
     head_dim: int
     block: int  # tokens of a block of keys and values
+    header: int  # numbers of a plan's row before those of its blocks: token, rotary position, place in its sequence
     eps: float
 
 
@@ -164,7 +164,7 @@ class GpuDecoder:
         tile = tile_for("heads", layer.heads, rows, sizes.head_dim // 2)
         slots = layer.keys.shape[1]
         shared = {
-            "PLAN": numbers, "HEADER": HEADER, "BLOCK": sizes.block,
+            "PLAN": numbers, "HEADER": sizes.header, "BLOCK": sizes.block,
             "HEADS": sizes.num_heads, "KV_HEADS": sizes.num_kv_heads, "HEAD_DIM": sizes.head_dim,
         }  # fmt: skip
         products.project_heads[(layer.heads.rows // 2 // tile.rows,)](
