@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import os
-import shutil
 import signal
 import struct
 from collections.abc import Callable, Iterator
@@ -12,6 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import pytest
+import torch
 from beartype import beartype
 from jaxtyping import install_import_hook
 from PIL import Image, ImageDraw
@@ -35,14 +35,17 @@ def check_shapes(function: Callable[..., Any]) -> Callable[..., Any]:
 
 
 # Where there is no card, kernels written for one are interpreted; the packages that read this are imported later.
-if shutil.which("nvidia-smi") is None:
+if not torch.cuda.is_available():
     os.environ.setdefault("TRITON_INTERPRET", "1")
 
 # Before any test imports these rooms, so that their shapes are checked in all tests.
 install_import_hook(
     [
         # Not those in triton, which reads the source of its functions.
-        *(f"llavakit.kernels.{room}" for room in ("graph", "halves", "packed", "threads", "twin", "gpu.decoder")),
+        *(
+            f"llavakit.kernels.{room}"
+            for room in ("graph", "halves", "packed", "threads", "twin", "gpu.decoder", "gpu.matrix")
+        ),
         "llavakit.processing",
         "llavakit.model",
         "llavakit.engine",

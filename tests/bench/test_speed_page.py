@@ -26,7 +26,7 @@ def test_every_table(script: ModuleType, root: Path) -> None:
     assert {mark["name"] for mark in script.MARKED.finditer(page)} == set(script.TABLES)
     assert script.with_tables(printed, result) == printed
     # 640 tokens in 1.822 s, from 0.9502 to 2.693 s.
-    assert "| the prompt about it, tokens/s | 351 [238-674] | 1.03e+03 [735-1.74e+03] |" in printed
+    assert "| the prompt about it, tokens/s | 351 [238-674] | 1,034 [735-1,745] |" in printed
     assert "| to the first word about a picture, s | 1.94 [0.974-2.9] | 0.849 [0.367-1.33] |" in printed
     assert "| decode, times llama.cpp's rate | at least 1.25 | 2.21 [0.506-3.92] | reached |" in printed
     assert "openvino: tower and projector with weights of 16 bits" in printed

@@ -11,13 +11,14 @@ import pytest
 import torch
 from PIL import Image
 
+from llavakit.bench.shapes import SHAPES, random_model
 from llavakit.checkpoint.load import Loaded, load
 from llavakit.config import LlavaConfig, VisualTokens
 from llavakit.engine import engine as engine_module
 from llavakit.engine import reference
 from llavakit.engine.blocks import num_blocks_for
 from llavakit.engine.engine import Engine
-from llavakit.engine.graph_runner import LADDER, GraphRunner, has_room, num_blocks_in_plan
+from llavakit.engine.graph_runner import LADDER, GraphRunner, num_blocks_in_plan, reason_against
 from llavakit.engine.recorded import Step
 from llavakit.engine.runner import Span, TorchRunner
 from llavakit.engine.sampling import SamplingParams
@@ -194,20 +195,40 @@ def test_the_runner_for_a_model(
     for name in ("NativeRunner", "TorchRunner", "GraphRunner"):
         monkeypatch.setattr(engine_module, name, lambda *arguments, name=name, **options: name)
     monkeypatch.setattr(engine_module, "native_kind", lambda model: kind)
-    monkeypatch.setattr(engine_module, "has_room", lambda model, num_blocks: num_blocks < 5)
+    monkeypatch.setattr(engine_module, "reason_against", lambda model, blocks: "no room" if blocks > 4 else None)
     weight = SimpleNamespace(device=torch.device(device))
     config = LlavaConfig().with_visual_tokens(fewer)
-    model = SimpleNamespace(config=config, language=SimpleNamespace(norm=SimpleNamespace(weight=weight)))
+    model = SimpleNamespace(config=config, language=SimpleNamespace(norm=SimpleNamespace(weight=weight), layers=[]))
     assert engine_module.runner_for(model, 4, is_compiled=is_compiled) == wanted
     if wanted == "GraphRunner":
-        assert engine_module.runner_for(model, 5, is_compiled=is_compiled) == "TorchRunner"
+        with pytest.warns(UserWarning, match="computed by torch on this GPU.*no room"):
+            assert engine_module.runner_for(model, 5, is_compiled=is_compiled) == "TorchRunner"
 
 
-def test_blocks_have_to_fit_into_what_is_free(loaded: Loaded, monkeypatch: pytest.MonkeyPatch) -> None:
-    config = loaded.config.language
+def test_a_model_that_was_taken_over_is_no_other_engine_s(loaded: Loaded) -> None:
+    model = deepcopy(loaded.model)
+    model.language.layers[0] = torch.nn.Identity()
+    with pytest.raises(ValueError, match="another engine took this model over"):
+        engine_module.runner_for(model, 4)
+
+
+def test_why_a_model_is_not_taken_over(monkeypatch: pytest.MonkeyPatch) -> None:
+    driver = pytest.importorskip("triton.runtime").driver
+    model = random_model(SHAPES["tiny"], dtype=torch.float32)
+    config = model.config.language
     a_block = 2 * 4 * 16 * config.num_layers * config.num_kv_heads * config.head_dim  # keys and values of 16 tokens
-    monkeypatch.setattr(torch.cuda, "mem_get_info", lambda device: (100 * a_block, 1000 * a_block))
-    assert has_room(loaded.model, 89) and not has_room(loaded.model, 91)
+    free = 100 * a_block
+    monkeypatch.setattr(torch.cuda, "mem_get_info", lambda device: (free, 10 * free))
+    monkeypatch.setattr(torch.cuda, "get_device_capability", lambda device: (7, 5))
+    assert "8.0 or higher" in (reason_against(model, 1) or "")
+    monkeypatch.setattr(torch.cuda, "get_device_capability", lambda device: (8, 0))
+    assert "cannot be compiled" in (reason_against(model, 1) or "")  # there is no card here
+    monkeypatch.setattr(driver, "_active", SimpleNamespace(utils=None))
+    assert reason_against(model, 89) is None
+    assert "do not fit" in (reason_against(model, 91) or "")
+    odd = deepcopy(model)
+    odd.language.config = odd.language.config.model_copy(update={"intermediate_size": 500})
+    assert "its shapes" in (reason_against(odd, 1) or "")
 
 
 @pytest.mark.parametrize("scheme", SCHEMES)

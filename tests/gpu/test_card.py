@@ -64,7 +64,9 @@ def test_a_quantised_model_speaks_by_its_own_numbers(scheme: str) -> None:
         return [one.float().cpu() for one in first + runner.step(after)]
 
     wanted = scores(TorchRunner(loaded.model))
-    for one, other in zip(scores(GraphRunner(loaded.model.cuda(), 60)), wanted, strict=True):
+    runner = GraphRunner(loaded.model.cuda(), 60)
+    assert isinstance(runner._language, GpuLanguage)
+    for one, other in zip(scores(runner), wanted, strict=True):
         assert (one - other).norm() < 0.05 * other.norm()  # activations are int8 there, and bfloat16 here
 
 

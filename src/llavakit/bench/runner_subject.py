@@ -14,7 +14,7 @@ from llavakit.engine.runner import Runner, Span
 from llavakit.kernels.graph import KeysValues
 from llavakit.model import Llava
 from llavakit.quantize.apply import make_room
-from llavakit.quantize.linear import PackedMatrix
+from llavakit.quantize.linear import PackedMatrix, output_matrix
 from llavakit.quantize.native import native_kind
 from llavakit.quantize.schemes import SCHEMES
 
@@ -83,8 +83,7 @@ class RunnerSubject:
         if isinstance(self._runner, GraphRunner):
             return self._runner.decode_bytes
         total = 0
-        head = self._language.lm_head or self._language.embed_tokens  # of tied ones
-        for part in [*self._language.layers.modules(), self._language.norm, head]:
+        for part in [*self._language.layers.modules(), self._language.norm, output_matrix(self._language)]:
             if isinstance(part, PackedMatrix):
                 total += part.packed.nbytes
             else:

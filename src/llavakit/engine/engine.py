@@ -5,6 +5,7 @@ One step: the scheduler says who computes what, the runner computes it, each req
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Iterator
 from collections.abc import Sequence as Seq
 from contextlib import contextmanager
@@ -12,14 +13,14 @@ from time import perf_counter
 
 import torch
 from jaxtyping import Float
-from torch import Tensor
+from torch import Tensor, nn
 
 from llavakit.anyres import Size, num_views, partly_kept, token_positions
 from llavakit.checkpoint.load import Loaded
 from llavakit.engine.answer_text import AnswerText
 from llavakit.engine.answering import Request
 from llavakit.engine.blocks import num_blocks_for
-from llavakit.engine.graph_runner import GraphRunner, has_room
+from llavakit.engine.graph_runner import GraphRunner, reason_against
 from llavakit.engine.image_cache import ImageCache, picture_digest
 from llavakit.engine.native_runner import NativeRunner
 from llavakit.engine.prefix_cache import prefix_keys
@@ -324,11 +325,14 @@ def runner_for(
     `is_compiled`: on a CUDA device tokens are computed by kernels made for it, replayed as graphs. Then the very first
     tokens wait some seconds for a compiler, all `num_blocks` are taken at once, where there is room for them, and the
     model becomes the runner's, its weights joined and rewritten. Elsewhere it changes nothing, nor for a model that
-    drops visual tokens between two layers.
+    drops visual tokens between two layers; where GPU or model are none for it, a warning says why.
 
     `kv_cache`: what the native kernels keep keys and values as; int8 is half of float16, the default. In torch they
-    are what the model computes in; ValueError where something else is asked for.
+    are what the model computes in. Raises ValueError where something else is asked for, and for a model that another
+    runner took over.
     """
+    if any(isinstance(layer, nn.Identity) for layer in model.language.layers):
+        raise ValueError("another engine took this model over (is_compiled=True): load it once more for this one")
     if kind := native_kind(model):
         return NativeRunner(model, kind, kept_as=kv_cache or "float16")
     if kv_cache is not None:
@@ -336,9 +340,10 @@ def runner_for(
             f"keys and values are kept as {kv_cache} by the native kernels alone, and this model is computed by torch "
             f"({instruction_set()}): leave out what they are to be kept as"
         )
-    is_cuda = model.language.norm.weight.device.type == "cuda"
-    if is_compiled and is_cuda and not model.config.dropping and has_room(model, num_blocks):
-        return GraphRunner(model, num_blocks)
+    if is_compiled and model.language.norm.weight.device.type == "cuda" and not model.config.dropping:
+        if (reason := reason_against(model, num_blocks)) is None:
+            return GraphRunner(model, num_blocks)
+        warnings.warn(f"the model is computed by torch on this GPU, which takes longer: {reason}", stacklevel=2)
     return TorchRunner(model)
 
 

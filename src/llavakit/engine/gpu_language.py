@@ -13,12 +13,12 @@ from llavakit.engine.fixed_storage import FixedStorage
 from llavakit.engine.torch_language import HEADER
 from llavakit.kernels.gpu.decoder import GpuDecoder, GpuLayer, Sizes
 from llavakit.kernels.gpu.elementwise import add_and_norm, gate, rotate_heads, values_of
-from llavakit.kernels.gpu.matrix import GpuMatrix, coded_matrix, plain_matrix
+from llavakit.kernels.gpu.matrix import GpuMatrix, can_code, coded_matrix, plain_matrix
 from llavakit.kernels.packed import dequantize
 from llavakit.model import LanguageModel
 from llavakit.model.language import DecoderLayer
 from llavakit.model.layers import attend, rotary_angles
-from llavakit.quantize.linear import PackedMatrix, QuantizedEmbedding, QuantizedLinear, TiedHead
+from llavakit.quantize.linear import PackedMatrix, QuantizedEmbedding, output_matrix
 
 
 class GpuLanguage:
@@ -27,17 +27,18 @@ class GpuLanguage:
     So no weight is there twice. `dtype` is what is computed in.
     """
 
+    @torch.no_grad()  # or the matrices that were joined would be kept for their gradients
     def __init__(self, language: LanguageModel, storage: FixedStorage, *, dtype: torch.dtype, most_rows: int) -> None:
         config = language.config
         language.to(dtype)  # bytes are no floats, and stay
         self._dtype, self._config = dtype, config
         self._norm = language.norm.weight
         device = self._norm.device
-        head = self._head_of(language)
+        self._head = _joined(output_matrix(language))
+        language.lm_head = nn.Identity()
         if isinstance(language.embed_tokens, QuantizedEmbedding):
             table = dequantize(language.embed_tokens.matrix).to(dtype)
             language.embed_tokens = nn.Embedding.from_pretrained(table)
-        self._head = _joined(head)
         self._layers = []
         for index, (keys, values) in enumerate(zip(storage.keys, storage.values, strict=True)):
             self._layers.append(_taken(language.layers[index], keys, values))
@@ -96,24 +97,21 @@ class GpuLanguage:
             F.linear(wanted, values_of(self._head, self._dtype)) if num_logits else wanted.new_empty(0, self._head.rows)
         )
 
-    @staticmethod
-    def _head_of(language: LanguageModel) -> nn.Module:
-        """What holds the output matrix; the embeddings where they are that too."""
-        tied = language.lm_head is None or isinstance(language.lm_head, TiedHead)
-        return language.embed_tokens if tied else language.lm_head
-
 
 def can_take(language: LanguageModel) -> bool:
-    """Whether the kernels divide these shapes, and the matrices they join are of a kind."""
+    """Whether the kernels divide these shapes, and the matrices they join are of a kind that they read."""
     config = language.config
     sides = config.hidden_size, config.intermediate_size, config.head_dim // 2
-    return all(side % 16 == 0 for side in sides) and all(
-        len({_kind(part) for part in parts}) == 1 for layer in language.layers for parts in _parts(layer)
-    )
+    joined = [parts for layer in language.layers for parts in _parts(layer)] + [(output_matrix(language),)]
+    return all(side % 16 == 0 for side in sides) and all(_can_join(parts) for parts in joined)
 
 
-def _kind(part: nn.Module) -> tuple[str, int] | None:
-    return (part.grid.kind, part.grid.group) if isinstance(part, PackedMatrix) else None
+def _can_join(parts: tuple[nn.Module, ...]) -> bool:
+    packed = [part.matrix for part in parts if isinstance(part, PackedMatrix)]
+    if not packed:
+        return True
+    is_one_kind = len({(one.kind, one.group) for one in packed}) == 1
+    return len(packed) == len(parts) and is_one_kind and can_code(packed[0])
 
 
 def _parts(layer: DecoderLayer) -> tuple[tuple[nn.Module, ...], ...]:
@@ -133,6 +131,6 @@ def _taken(layer: DecoderLayer, keys: Tensor, values: Tensor) -> GpuLayer:
 
 
 def _joined(*parts: nn.Module) -> GpuMatrix:
-    if isinstance(parts[0], QuantizedLinear | QuantizedEmbedding):
+    if isinstance(parts[0], PackedMatrix):
         return coded_matrix(*(part.matrix for part in parts))
     return plain_matrix(*(part.weight for part in parts))

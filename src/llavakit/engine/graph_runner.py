@@ -12,8 +12,8 @@
 
 from __future__ import annotations
 
-import importlib.util
 from collections.abc import Sequence
+from contextlib import AbstractContextManager, nullcontext
 from typing import Protocol
 
 import torch
@@ -64,8 +64,16 @@ class GraphRunner:
     """
 
     def __init__(self, model: Llava, num_blocks: int, *, recorder: Recorder | None = None) -> None:
+        self._model, self._device = model, model.language.norm.weight.device
+        with self._here():
+            self._take_over(model, num_blocks, recorder)
+
+    def _here(self) -> AbstractContextManager[None]:
+        """Kernels and graphs are launched on the device that is the current one."""
+        return torch.cuda.device(self._device) if self._device.type == "cuda" else nullcontext()
+
+    def _take_over(self, model: Llava, num_blocks: int, recorder: Recorder | None) -> None:
         weight, config = model.language.norm.weight, model.config.language
-        self._model, self._device = model, weight.device
         self._widest = num_blocks_for(config.max_positions)
         is_cuda, is_packed = (
             weight.device.type == "cuda",
@@ -79,7 +87,7 @@ class GraphRunner:
             config, num_blocks, dtype=dtype, device=weight.device, has_bias=model.config.visual_tokens is not None
         )
         self._language = language_on(model, self._storage, dtype)
-        recorder = CudaGraphs() if recorder is None and is_cuda else recorder
+        recorder = CudaGraphs(weight.device) if recorder is None and is_cuda else recorder
         self._rows: Step = self._language.rows if recorder is None else Recorded(self._language.rows, recorder)
 
     @property
@@ -93,10 +101,11 @@ class GraphRunner:
         for span in spans:
             self._storage.reserve(max(span.blocks) + 1)
         apart = [index for index, span in enumerate(spans) if is_row(span)]
-        if self._storage.bias is not None:
-            self._put_bias([spans[index] for index in apart])
-        logits = dict(zip(apart, self._tokens([spans[index] for index in apart]), strict=True))
-        return [logits[index] if index in logits else self._prompt(span) for index, span in enumerate(spans)]
+        with self._here():
+            if self._storage.bias is not None:
+                self._put_bias([spans[index] for index in apart])
+            logits = dict(zip(apart, self._tokens([spans[index] for index in apart]), strict=True))
+            return [logits[index] if index in logits else self._prompt(span) for index, span in enumerate(spans)]
 
     @torch.inference_mode()
     def encode(self, pixels: Float[Tensor, "views 3 size size"], size: Size) -> Seen:
@@ -156,19 +165,37 @@ class GraphRunner:
 
 def language_on(model: Llava, storage: FixedStorage, dtype: torch.dtype) -> Language:
     """In the kernels of a GPU where there is one, and in torch elsewhere."""
-    if storage.device.type == "cuda" and importlib.util.find_spec("triton") is not None:
-        from llavakit.engine.gpu_language import GpuLanguage, can_take  # no package for CPUs brings triton
+    if storage.device.type != "cuda":
+        return TorchLanguage(model.language, storage)
+    from llavakit.engine.gpu_language import GpuLanguage  # no package for CPUs brings triton
 
-        if can_take(model.language):
-            return GpuLanguage(model.language, storage, dtype=dtype, most_rows=LADDER[-1])
-    return TorchLanguage(model.language, storage)
+    return GpuLanguage(model.language, storage, dtype=dtype, most_rows=LADDER[-1])
 
 
-def has_room(model: Llava, num_blocks: int) -> bool:
-    """Whether the model's device has room for so many blocks of keys and values, a tenth of it left for the rest."""
+def reason_against(model: Llava, num_blocks: int) -> str | None:
+    """Why a model on a CUDA device cannot be taken over, in words; None where it can.
+
+    Its kernels need triton, which needs a C compiler to begin with, an Nvidia card of 2020 or newer, shapes that they
+    divide, and room for all blocks of keys and values at once.
+    """
     weight, config = model.language.norm.weight, model.config.language
+    if torch.version.hip is not None or torch.cuda.get_device_capability(weight.device) < (8, 0):
+        return "its kernels are for Nvidia cards of compute capability 8.0 or higher"
+    try:
+        from triton.runtime import driver
+
+        from llavakit.engine.gpu_language import can_take
+
+        _ = driver.active.utils  # compiled on the spot
+    except Exception as error:  # whatever a compiler or its absence brings
+        return f"its kernels cannot be compiled: {type(error).__name__}: {error}"
+    if not can_take(model.language):
+        return "its shapes, or its number formats, are none of those that the kernels read"
     numbers = 2 * config.num_layers * config.num_kv_heads * config.head_dim * BLOCK * num_blocks
-    return numbers * weight.element_size() < 0.9 * torch.cuda.mem_get_info(weight.device)[0]
+    needed, free = numbers * weight.element_size(), torch.cuda.mem_get_info(weight.device)[0]
+    if needed > 0.9 * free:
+        return f"{needed / 1e9:.1f} GB of keys and values do not fit into the {free / 1e9:.1f} GB that are free"
+    return None
 
 
 def to_host(logits: Float[Tensor, "rows vocab"]) -> Float[Tensor, "rows vocab"]:

@@ -36,11 +36,11 @@ class CudaGraphs:
     bear that: ours writes the same keys and values into the same places.
     """
 
-    def __init__(self) -> None:
-        self._pool = torch.cuda.graph_pool_handle()
+    def __init__(self, device: torch.device) -> None:
+        self._device, self._pool = device, torch.cuda.graph_pool_handle()
 
     def __call__(self, step: Step, plan: Tensor) -> Step:
-        given, graph, aside = plan.cuda(), torch.cuda.CUDAGraph(), torch.cuda.Stream()
+        given, graph, aside = plan.to(self._device), torch.cuda.CUDAGraph(), torch.cuda.Stream()
         aside.wait_stream(torch.cuda.current_stream())
         with torch.cuda.stream(aside):
             step(given)

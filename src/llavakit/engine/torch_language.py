@@ -18,6 +18,7 @@ from llavakit.engine.fixed_storage import FixedStorage
 from llavakit.model import LanguageModel
 from llavakit.model.language import Angles, Attention, DecoderLayer
 from llavakit.model.layers import rotary_angles, rotate
+from llavakit.quantize.linear import output_matrix
 
 HEADER = 3  # token, rotary position, place in its sequence; the numbers of its blocks follow
 
@@ -46,8 +47,8 @@ class TorchLanguage:
     def decode_bytes(self) -> int:
         """Bytes of the weights that a decoded token reads."""
         language = self._language
-        head = language.lm_head or language.embed_tokens
-        parts = [part for module in (language.layers, language.norm, head) for part in module.modules()]
+        read = language.layers, language.norm, output_matrix(language)
+        parts = [part for module in read for part in module.modules()]
         return sum(
             numbers.nbytes
             for part in parts

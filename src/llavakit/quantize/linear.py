@@ -12,6 +12,7 @@ from torch import Tensor, nn
 from llavakit import kernels
 from llavakit.kernels import Packed
 from llavakit.kernels.packed import packed_bytes
+from llavakit.model import LanguageModel
 from llavakit.quantize.schemes import Grid
 
 
@@ -69,3 +70,9 @@ class TiedHead(nn.Module):
 
     def forward(self, hidden: Float[Tensor, "*batch dim"]) -> Float[Tensor, "*batch vocab"]:
         return self._embeddings[0].times(hidden)
+
+
+def output_matrix(language: LanguageModel) -> nn.Module:
+    """What holds the numbers of a language model's output matrix: its embeddings, where they are that too."""
+    is_tied = language.lm_head is None or isinstance(language.lm_head, TiedHead)
+    return language.embed_tokens if is_tied else language.lm_head

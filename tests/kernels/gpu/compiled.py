@@ -1,7 +1,9 @@
 """Compiles every kernel for a card that is not there, as a step at the shapes of a 7B model launches them.
 
-A program of its own, because in tests kernels are interpreted. Prints one line for each: name, registers, bytes of
-shared memory and of registers that were spilled into memory.
+    compiled.py CAPABILITY SHARED    of the card, 90 for 9.0, and the bytes of shared memory that a program may have
+
+A program of its own, because in tests kernels are interpreted. Prints one line for each: name, bytes of shared memory,
+and bytes of registers that were spilled into memory.
 """
 
 from __future__ import annotations
@@ -22,7 +24,6 @@ from triton.compiler import ASTSource
 from llavakit.kernels.gpu import decoder, elementwise, products
 from llavakit.kernels.gpu.matrix import GpuMatrix
 
-HOPPER = GPUTarget("cuda", 90, 32)
 TYPES = {torch.bfloat16: "bf16", torch.float32: "fp32", torch.int64: "i64", torch.int32: "i32", torch.int8: "i8",
          torch.uint8: "u8"}  # fmt: skip
 DIM, INNER, HEADS, HEAD_DIM, VOCAB = 4096, 11008, 32, 128, 32000
@@ -48,17 +49,16 @@ def empty(*shape: int, dtype: torch.dtype = torch.bfloat16) -> torch.Tensor:
     return torch.empty(*shape, dtype=dtype, device="meta")
 
 
-def matrix(rows: int, cols: int, bits: int, group: int, *, has_zeros: bool = False) -> GpuMatrix:
+def matrix(rows: int, cols: int, bits: int, group: int) -> GpuMatrix:
     if bits == 16:
         return GpuMatrix(empty(rows, cols), rows, cols)
     data = empty(rows, cols, dtype=torch.int8) if bits == 8 else empty(rows, cols // 2, dtype=torch.uint8)
-    scales, zeros = (empty(rows, cols // group // 2, dtype=torch.int32) for _ in range(2))
-    return GpuMatrix(data, rows, cols, bits, group, scales, zeros if has_zeros else None)
+    return GpuMatrix(data, rows, cols, bits, group, empty(rows, cols // group // 2, dtype=torch.int32))
 
 
-def launch_all(rows: int, kv_heads: int, bits: int, group: int, *, has_zeros: bool) -> None:
+def launch_all(rows: int, kv_heads: int, bits: int, group: int) -> None:
     def weights(outputs: int, inputs: int) -> GpuMatrix:
-        return matrix(outputs, inputs, bits, group, has_zeros=has_zeros)
+        return matrix(outputs, inputs, bits, group)
 
     slots, angles = 1024 * 16, empty(4096, HEAD_DIM // 2, dtype=torch.float32)
     layer = decoder.GpuLayer(
@@ -95,17 +95,17 @@ def source_of(kernel: Any, arguments: tuple[Any, ...], options: dict[str, Any]) 
     return ASTSource(kernel, types, constants, hints), {k: v for k, v in options.items() if k not in names}
 
 
-def compiled() -> Iterator[str]:
+def compiled(target: GPUTarget) -> Iterator[str]:
     reader = Path(triton.__file__).parent / "backends/nvidia/bin/cuobjdump"
     for kernel, arguments, options in Launched.found.values():
         source, more = source_of(kernel, arguments, options)
-        made = triton.compile(source, target=HOPPER, options=more)
+        made = triton.compile(source, target=target, options=more)
         with TemporaryDirectory() as folder:
             cubin = Path(folder) / "cubin"
             cubin.write_bytes(made.asm["cubin"])
             told = subprocess.run([reader, "-res-usage", cubin], capture_output=True, text=True, check=True).stdout
-        registers, stack = (int(re.search(rf"{what}:(\d+)", told)[1]) for what in ("REG", "STACK"))
-        yield f"{kernel.__name__} {registers} {made.metadata.shared} {stack}"
+        spilled = int(re.search(r"STACK:(\d+)", told)[1])
+        yield f"{kernel.__name__} {made.metadata.shared} {spilled}"
 
 
 def main() -> None:
@@ -113,12 +113,13 @@ def main() -> None:
         for name, kernel in list(vars(room).items()):
             if isinstance(kernel, triton.runtime.jit.JITFunction) and name.lstrip("_") in LAUNCHED:
                 setattr(room, name, Launched(kernel))
-    for rows, kv_heads, bits, group, has_zeros in (
-        (1, 32, 16, 128, False), (64, 8, 16, 128, False), (1, 32, 8, 128, False), (2, 32, 4, 128, False),
-        (1, 8, 4, 32, False), (1, 32, 4, 128, True), (64, 32, 4, 128, False),
+    capability, shared = map(int, sys.argv[1:])
+    decoder.shared_memory = lambda device: shared
+    for rows, kv_heads, bits, group in (
+        (1, 32, 16, 128), (16, 32, 8, 128), (64, 8, 16, 128), (1, 32, 4, 128), (16, 8, 4, 32), (64, 32, 4, 128),
     ):  # fmt: skip
-        launch_all(rows, kv_heads, bits, group, has_zeros=has_zeros)
-    for line in compiled():
+        launch_all(rows, kv_heads, bits, group)
+    for line in compiled(GPUTarget("cuda", capability, 32)):
         print(line)
 
 

@@ -8,8 +8,8 @@ import triton.language as tl
 
 @triton.jit
 def attend_rows(
-    query, keys, values, bias, plan, slots, scale, out, partial, arrived,
-    PLAN: tl.constexpr, HEADER: tl.constexpr, BLOCK: tl.constexpr,
+    query, keys, values, bias, plan, slots, scale, out, partial, arrived, PLAN,
+    HEADER: tl.constexpr, BLOCK: tl.constexpr,
     HEADS: tl.constexpr, KV_HEADS: tl.constexpr, HEAD_DIM: tl.constexpr, PADDED_DIM: tl.constexpr,
     BLOCK_T: tl.constexpr, SPLITS: tl.constexpr,
 ):  # fmt: skip

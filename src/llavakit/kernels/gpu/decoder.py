@@ -19,7 +19,7 @@ from llavakit.kernels.gpu.matrix import CHUNK, GpuMatrix
 
 LARGE_SHARED = 200_000  # bytes of a processor's shared memory, which the tiles for many rows take
 FEW_ROWS = 16  # with so many at most, warps share out columns; with more a matrix unit takes all of them at once
-PROCESSORS = 256  # programs that a card computes at once, more or less
+AT_ONCE = 256  # programs that a card computes, more or less
 LONGEST_SPLIT = 8
 
 
@@ -40,8 +40,8 @@ class GpuLayer:
     @property
     def nbytes(self) -> int:
         """Of what each token reads of the weights."""
-        parts = (self.input_norm, self.heads, self.out, self.output_norm, self.gated, self.down)
-        return sum(part.nbytes for part in parts)
+        parts = (self.input_norm, self.heads, self.heads_bias, self.out, self.output_norm, self.gated, self.down)
+        return sum(0 if part is None else part.nbytes for part in parts)
 
 
 @dataclass(frozen=True)
@@ -87,7 +87,7 @@ def tile_for(role: Role, matrix: GpuMatrix, rows: int, whole: int) -> Tile:
         tile = Tile(64, columns, 1, 4, 2) if is_coded else Tile(64, 64, 1, 4, 4)
     else:
         tile = Tile(64, columns, 1, 4, 3 if is_coded else 4)
-    is_small = rows > FEW_ROWS and shared_memory(matrix.data.device) < LARGE_SHARED
+    is_small = shared_memory(matrix.data.device) < LARGE_SHARED
     return replace(tile, rows=gcd(tile.rows, whole), stages=2 if is_small else tile.stages)
 
 
@@ -168,7 +168,7 @@ class GpuDecoder:
             "HEADS": sizes.num_heads, "KV_HEADS": sizes.num_kv_heads, "HEAD_DIM": sizes.head_dim,
         }  # fmt: skip
         products.project_heads[(layer.heads.rows // 2 // tile.rows,)](
-            self._normed, self._squares, sizes.eps, *_parts_of(layer.heads), layer.heads_bias, plan,
+            self._normed, self._squares, sizes.eps, layer.heads.data, layer.heads.scales, layer.heads_bias, plan,
             self._cosine, self._sine, self._query, layer.keys, layer.values, slots,
             PARTS=self._parts(rows), **shared, **_shape(layer.heads, rows, tile),
         )  # fmt: skip
@@ -182,7 +182,7 @@ class GpuDecoder:
     def _add(self, rows: int, x: Tensor, matrix: GpuMatrix, norm: Tensor) -> None:
         tile = tile_for("add", matrix, rows, self._dim)
         products.add_product[(matrix.rows // tile.rows,)](
-            x, *_parts_of(matrix), self._hidden, norm, self._normed, self._squares, matrix.rows,
+            x, matrix.data, matrix.scales, self._hidden, norm, self._normed, self._squares, matrix.rows,
             **_shape(matrix, rows, tile),
         )  # fmt: skip
 
@@ -190,7 +190,7 @@ class GpuDecoder:
         number = matrix.rows // 2
         tile = tile_for("gate", matrix, rows, number)
         products.gated_product[(number // tile.rows,)](
-            self._normed, self._squares, self._sizes.eps, *_parts_of(matrix), self._inner, number,
+            self._normed, self._squares, self._sizes.eps, matrix.data, matrix.scales, self._inner, number,
             PARTS=self._parts(rows), **_shape(matrix, rows, tile),
         )  # fmt: skip
 
@@ -198,14 +198,10 @@ class GpuDecoder:
         matrix = self._head
         tile = tile_for("scores", matrix, rows, 64)
         products.normed_product[(triton.cdiv(matrix.rows, tile.rows),)](
-            self._normed, self._squares, self._sizes.eps, *_parts_of(matrix), self._logits, matrix.rows,
+            self._normed, self._squares, self._sizes.eps, matrix.data, matrix.scales, self._logits, matrix.rows,
             PARTS=self._parts(rows), **_shape(matrix, rows, tile),
         )  # fmt: skip
         return self._logits[:rows]
-
-
-def _parts_of(matrix: GpuMatrix) -> tuple[Tensor, Tensor | None, Tensor | None]:
-    return matrix.data, matrix.scales, matrix.zeros
 
 
 def _shape(matrix: GpuMatrix, rows: int, tile: Tile) -> dict[str, Any]:
@@ -218,7 +214,7 @@ def _shape(matrix: GpuMatrix, rows: int, tile: Tile) -> dict[str, Any]:
 
 def _splits(pairs: int) -> int:
     """How many programs share the tokens of each pair of a row and a key head."""
-    return max(1, min(LONGEST_SPLIT, PROCESSORS // pairs))
+    return max(1, min(LONGEST_SPLIT, AT_ONCE // pairs))
 
 
 def _attention_tile(splits: int) -> dict[str, int]:

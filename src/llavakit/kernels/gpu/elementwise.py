@@ -55,7 +55,7 @@ def values_of(matrix: GpuMatrix, dtype: torch.dtype) -> Float[Tensor, "rows cols
         return matrix.data
     out, block = matrix.data.new_empty(matrix.rows, matrix.cols, dtype=dtype), 16
     _write_values[(triton.cdiv(matrix.rows, block), matrix.width // CHUNK)](
-        matrix.data, matrix.scales, matrix.zeros, out, matrix.rows, matrix.cols,
+        matrix.data, matrix.scales, out, matrix.rows, matrix.cols,
         WIDTH=matrix.width, BITS=matrix.bits, GROUP=matrix.group, HALF=CHUNK // 2, BLOCK=block,
     )  # fmt: skip
     return out
@@ -103,7 +103,7 @@ def _gate(gated, out, N, BLOCK: tl.constexpr):
 
 @triton.jit
 def _write_values(
-    data, scales, zeros, out, ROWS, COLS,
+    data, scales, out, ROWS, COLS,
     WIDTH: tl.constexpr, BITS: tl.constexpr, GROUP: tl.constexpr, HALF: tl.constexpr, BLOCK: tl.constexpr,
 ):  # fmt: skip
     """Some rows of one chunk, which has HALF columns on either side."""
@@ -118,12 +118,7 @@ def _write_values(
         low, high = low.to(tl.float32), high.to(tl.float32)
     else:
         pairs = tl.load(data + row * (WIDTH // 2) + chunk * HALF + column, is_row, other=0)
-        low, high = (pairs & 15).to(tl.float32), (pairs >> 4).to(tl.float32)
-        if zeros is None:
-            low, high = low - 8, high - 8
-        else:
-            zero = tl.load(zeros + word, is_row, other=0)
-            low, high = low + _half(zero, 0), high + _half(zero, 16)
+        low, high = (pairs & 15).to(tl.float32) - 8, (pairs >> 4).to(tl.float32) - 8
     goal, left = out + row * COLS, chunk * 2 * HALF + column
     tl.store(goal + left, (low * _half(scale, 0)).to(out.dtype.element_ty), is_row & (left < COLS))
     tl.store(goal + left + HALF, (high * _half(scale, 16)).to(out.dtype.element_ty), is_row & (left + HALF < COLS))

@@ -23,11 +23,11 @@ CHUNK = 256  # columns; a multiple of every group
 class GpuMatrix:
     """`rows` outputs and `cols` inputs. Plain where `bits` is 16, whatever numbers they are; else codes:
 
-        4 bits    scale * (code - 8), and with zeros scale * (code + zero); two codes in a byte
+        4 bits    scale * (code - 8); two codes in a byte
         8 bits    scale * code, which has a sign
 
-    `scales` and `zeros` are float16, two in a word: of a group of the left half of a chunk in its lower half, and of
-    the group as far into the right one in its upper half.
+    `scales` are float16, two in a word: of a group of the left half of a chunk in its lower half, and of the group as
+    far into the right one in its upper half.
     """
 
     data: Tensor
@@ -36,7 +36,6 @@ class GpuMatrix:
     bits: int = 16
     group: int = CHUNK // 2
     scales: Int32[Tensor, "rows words"] | None = None
-    zeros: Int32[Tensor, "rows words"] | None = None
 
     @property
     def width(self) -> int:
@@ -45,7 +44,7 @@ class GpuMatrix:
 
     @property
     def nbytes(self) -> int:
-        return sum(0 if part is None else part.nbytes for part in (self.data, self.scales, self.zeros))
+        return self.data.nbytes + (0 if self.scales is None else self.scales.nbytes)
 
     def values(self) -> Float[Tensor, "rows cols"]:
         """The matrix itself; of codes in float32."""
@@ -55,15 +54,10 @@ class GpuMatrix:
         if self.bits == 4:
             numbers = numbers.unflatten(1, (-1, CHUNK // 2))
             numbers = torch.cat((numbers & 15, numbers >> 4), dim=2).flatten(1)
-        numbers = numbers.float()
-        if self.bits == 4:
-            numbers = numbers + (-CENTER["int4"] if self.zeros is None else self._spread(self.zeros))
-        return (numbers * self._spread(self.scales))[:, : self.cols]
-
-    def _spread(self, words: Int32[Tensor, "rows words"]) -> Float[Tensor, "rows width"]:
-        """The number of each column's group."""
-        halves = words.view(torch.float16).float().unflatten(1, (self.width // CHUNK, -1, 2))
-        return halves.transpose(2, 3).flatten(1).repeat_interleave(self.group, dim=1)
+            numbers = numbers.float() - CENTER["int4"]
+        halves = self.scales.view(torch.float16).float().unflatten(1, (self.width // CHUNK, -1, 2))
+        scales = halves.transpose(2, 3).flatten(1).repeat_interleave(self.group, dim=1)
+        return (numbers * scales)[:, : self.cols]
 
 
 def plain_matrix(*weights: Float[Tensor, "_ cols"]) -> GpuMatrix:
@@ -72,26 +66,28 @@ def plain_matrix(*weights: Float[Tensor, "_ cols"]) -> GpuMatrix:
     return GpuMatrix(data, *data.shape)
 
 
+def can_code(packed: Packed) -> bool:
+    """Whether a matrix of this kind has a place here; those with offsets have none."""
+    return packed.kind != "int4z"
+
+
 def coded_matrix(*packed: Packed) -> GpuMatrix:
     """The same numbers in the order of a GPU, one matrix below the other.
 
-    Those of int4z are the same but for the rounding of an offset over a scale. nf4 becomes 8 bits, whose numbers hold
-    its levels: to look up sixteen numbers for every weight takes a GPU longer than to read another half byte.
+    nf4 becomes 8 bits, whose numbers hold its levels, with scales over 127: to look up sixteen numbers for every weight
+    takes a GPU longer than to read another half byte.
     """
     parts = [_coded(one) for one in packed]
-    data, scales, zeros = (None if some[0] is None else torch.cat(some) for some in zip(*parts, strict=True))
-    bits = 8 if packed[0].kind in ("int8", "nf4") else 4
-    return GpuMatrix(data, len(data), packed[0].cols, bits, packed[0].group, scales, zeros)
+    data, scales = (torch.cat(some) for some in zip(*parts, strict=True))
+    return GpuMatrix(data, len(data), packed[0].cols, 8 if data.dtype == torch.int8 else 4, packed[0].group, scales)
 
 
-def _coded(packed: Packed) -> tuple[Tensor, Tensor, Tensor | None]:
-    """Data, scales and zeros of `GpuMatrix`."""
-    codes, scales, offsets = unpack(packed)
+def _coded(packed: Packed) -> tuple[Tensor, Tensor]:
+    """Data and scales of `GpuMatrix`."""
+    assert can_code(packed)
+    codes, scales, _ = unpack(packed)
     codes = F.pad(codes, (0, -packed.cols % CHUNK), value=CENTER[packed.kind])
-    groups = codes.shape[1] // packed.group
-    scales, zeros = F.pad(scales, (0, groups - scales.shape[1])), None
-    if offsets is not None:
-        codes, scales, zeros = _with_zeros(codes, scales, F.pad(offsets, (0, groups - offsets.shape[1])))
+    scales = F.pad(scales, (0, codes.shape[1] // packed.group - scales.shape[1]))
     if BITS[packed.kind] == 8:
         data = (codes.int() - CENTER[packed.kind]).to(torch.int8)
     elif packed.kind == "nf4":
@@ -100,17 +96,9 @@ def _coded(packed: Packed) -> tuple[Tensor, Tensor, Tensor | None]:
     else:
         halves = codes.unflatten(1, (-1, 2, CHUNK // 2))
         data = (halves[:, :, 0] | halves[:, :, 1] << 4).flatten(1)
-    return data, _words(scales, packed.group), None if zeros is None else _words(zeros.half(), packed.group)
+    return data, _words(scales, packed.group)
 
 
 def _words(numbers: Float16[Tensor, "rows groups"], group: int) -> Int32[Tensor, "rows words"]:
     halves = numbers.unflatten(1, (-1, 2, CHUNK // 2 // group)).transpose(2, 3)
     return halves.reshape(-1).view(torch.int32).view(len(numbers), -1)
-
-
-def _with_zeros(codes: Tensor, scales: Tensor, offsets: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-    """scale * code + offset as scale * (code + zero): where the scale is 0 codes become 0, and the offset the scale."""
-    is_flat = scales == 0
-    codes = codes.unflatten(1, (scales.shape[1], -1)).masked_fill(is_flat[..., None], 0).flatten(1)
-    zeros = torch.where(is_flat, 1.0, offsets.float() / scales.float().masked_fill(is_flat, 1))
-    return codes, torch.where(is_flat, offsets, scales), zeros

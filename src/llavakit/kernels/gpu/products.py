@@ -11,10 +11,14 @@ from __future__ import annotations
 import triton
 import triton.language as tl
 
+# What waits for its norm's scale is kept so much smaller, or float16 would not hold it; a power of two, so it rounds
+# nothing.
+SHRUNK = tl.constexpr(1 / 64)
+
 
 @triton.jit
 def sums(
-    x, data, scales, zeros, first, second,
+    x, data, scales, first, second,
     R: tl.constexpr, K: tl.constexpr, WIDTH: tl.constexpr, BITS: tl.constexpr, GROUP: tl.constexpr, PAIR: tl.constexpr,
     BLOCK_R: tl.constexpr, BLOCK_N: tl.constexpr, BLOCK_K: tl.constexpr, SPLIT: tl.constexpr, STAGES: tl.constexpr,
 ):  # fmt: skip
@@ -49,12 +53,10 @@ def sums(
         else:
             right = _activations(x, x_row, k + BLOCK_K + x_column, R, K, BLOCK_R, end)
             at = k // (2 * GROUP) + word
-            one = _coded(
-                one, left, right, data, scales, zeros, one_row, k + w_column, at, WIDTH, BITS, GROUP, BLOCK_K, end
-            )
+            one = _coded(one, left, right, data, scales, one_row, k + w_column, at, WIDTH, BITS, GROUP, BLOCK_K, end)
             if PAIR:
                 two = _coded(
-                    two, left, right, data, scales, zeros, two_row, k + w_column, at, WIDTH, BITS, GROUP, BLOCK_K, end
+                    two, left, right, data, scales, two_row, k + w_column, at, WIDTH, BITS, GROUP, BLOCK_K, end
                 )
     if SPLIT > 1:
         one, two = tl.sum(one, 0), tl.sum(two, 0)
@@ -80,7 +82,7 @@ def _plain(total, x, data, row, column, K: tl.constexpr, END: tl.constexpr):
 
 @triton.jit
 def _coded(
-    total, left, right, data, scales, zeros, row, column, word,
+    total, left, right, data, scales, row, column, word,
     WIDTH: tl.constexpr, BITS: tl.constexpr, GROUP: tl.constexpr, BLOCK_K: tl.constexpr, END: tl.constexpr,
 ):  # fmt: skip
     """A chunk: its left half of columns and its right one. `word` is where their scales lie in a row of the matrix."""
@@ -94,10 +96,7 @@ def _coded(
     else:
         # A chunk's bytes begin at half of its columns.
         pairs = _read(data + row * (WIDTH // 2) + column - column // (2 * BLOCK_K) * BLOCK_K, is_column)
-        low, high = _halves(pairs, 8 if zeros is None else 0, left.dtype)
-        if zeros is not None:
-            zero = _read(zeros + row * words + word, is_word)
-            low, high = _added(low, _half(zero, 0)), _added(high, _half(zero, 16))
+        low, high = _halves(pairs, left.dtype)
     return _scaled(_scaled(total, left, low, _half(scale, 0)), right, high, _half(scale, 16))
 
 
@@ -114,16 +113,16 @@ def _half(words, shift: tl.constexpr):
 
 
 @triton.jit
-def _halves(pairs, CENTER: tl.constexpr, DTYPE: tl.constexpr):
-    """The numbers in the lower and the upper half of each byte, less the centre."""
+def _halves(pairs, DTYPE: tl.constexpr):
+    """The numbers in the lower and the upper half of each byte, less 8."""
     if DTYPE == tl.bfloat16:  # noqa: SIM300
         # Half as many instructions as a compiler makes of it. 0x4300 are the bits of 128, and of its mantissa bfloat16
-        # has just as many as hold a code.
-        tl.static_assert(CENTER == 8 or CENTER == 0)
+        # has just as many as hold a code; 0x3F80 are those of 1, and 0xC308 of -136.
         low, high = tl.inline_asm_elementwise(
             """{
-            .reg .b32 a, b, center;
-            mov.b32 center, """ + ("0x43084308" if CENTER == 8 else "0x43004300") + """;
+            .reg .b32 a, b, one, less;
+            mov.b32 one, 0x3F803F80;
+            mov.b32 less, 0xC308C308;
             prmt.b32 a, $4, 0, 0x4140;
             prmt.b32 b, $4, 0, 0x4342;
             lop3.b32 $0, a, 0x000F000F, 0x43004300, 0xEA;
@@ -132,24 +131,16 @@ def _halves(pairs, CENTER: tl.constexpr, DTYPE: tl.constexpr):
             shr.u32 b, b, 4;
             lop3.b32 $2, a, 0x000F000F, 0x43004300, 0xEA;
             lop3.b32 $3, b, 0x000F000F, 0x43004300, 0xEA;
-            sub.bf16x2 $0, $0, center;
-            sub.bf16x2 $1, $1, center;
-            sub.bf16x2 $2, $2, center;
-            sub.bf16x2 $3, $3, center;
+            fma.rn.bf16x2 $0, $0, one, less;
+            fma.rn.bf16x2 $1, $1, one, less;
+            fma.rn.bf16x2 $2, $2, one, less;
+            fma.rn.bf16x2 $3, $3, one, less;
             }""",
             "=r,=r,=r,=r,r", [pairs], dtype=(tl.bfloat16, tl.bfloat16), is_pure=True, pack=4,
         )  # fmt: skip
     else:
-        low, high = ((pairs & 15).to(tl.float32) - CENTER).to(DTYPE), ((pairs >> 4).to(tl.float32) - CENTER).to(DTYPE)
+        low, high = ((pairs & 15).to(tl.float32) - 8).to(DTYPE), ((pairs >> 4).to(tl.float32) - 8).to(DTYPE)
     return low, high
-
-
-@triton.jit
-def _added(values, zeros):
-    """Values, and the zero of the group of each."""
-    groups: tl.constexpr = zeros.shape[-1]
-    apart = tl.reshape(values, values.shape[:-1] + [groups, values.shape[-1] // groups])
-    return tl.reshape(apart + tl.expand_dims(zeros.to(values.dtype), -1), values.shape)
 
 
 @triton.jit
@@ -174,13 +165,13 @@ def _squares(squares, R: tl.constexpr, PARTS: tl.constexpr, BLOCK_R: tl.constexp
 
 @triton.jit
 def _inverse_rms(squares, eps, K: tl.constexpr):
-    return tl.rsqrt(tl.sum(squares, 0) / K + eps)[:, None]
+    return tl.rsqrt(tl.sum(squares, 0) / K + eps)[:, None] / SHRUNK
 
 
 @triton.jit
 def project_heads(
-    x, squares, eps, data, scales, zeros, bias, plan, cosine, sine, query, keys, values, slots,
-    PARTS: tl.constexpr, PLAN: tl.constexpr, HEADER: tl.constexpr, BLOCK: tl.constexpr,
+    x, squares, eps, data, scales, bias, plan, cosine, sine, query, keys, values, slots, PLAN,
+    PARTS: tl.constexpr, HEADER: tl.constexpr, BLOCK: tl.constexpr,
     HEADS: tl.constexpr, KV_HEADS: tl.constexpr, HEAD_DIM: tl.constexpr,
     R: tl.constexpr, K: tl.constexpr, WIDTH: tl.constexpr, BITS: tl.constexpr, GROUP: tl.constexpr,
     BLOCK_R: tl.constexpr, BLOCK_N: tl.constexpr, BLOCK_K: tl.constexpr, SPLIT: tl.constexpr, STAGES: tl.constexpr,
@@ -203,7 +194,7 @@ def project_heads(
     if BLOCK_R <= 16:  # of more rows they would take up registers meanwhile
         cos, sin = tl.load(cosine + angle), tl.load(sine + angle)
     one, two = sums(
-        x, data, scales, zeros, first, first + pairs,
+        x, data, scales, first, first + pairs,
         R, K, WIDTH, BITS, GROUP, True, BLOCK_R, BLOCK_N, BLOCK_K, SPLIT, STAGES,
     )  # fmt: skip
     norm = _inverse_rms(found, eps, K)
@@ -227,7 +218,7 @@ def project_heads(
 
 @triton.jit
 def add_product(
-    x, data, scales, zeros, hidden, weights, normed, squares, N,
+    x, data, scales, hidden, weights, normed, squares, N,
     R: tl.constexpr, K: tl.constexpr, WIDTH: tl.constexpr, BITS: tl.constexpr, GROUP: tl.constexpr,
     BLOCK_R: tl.constexpr, BLOCK_N: tl.constexpr, BLOCK_K: tl.constexpr, SPLIT: tl.constexpr, STAGES: tl.constexpr,
 ):  # fmt: skip
@@ -238,19 +229,19 @@ def add_product(
     is_row, place = (row < R)[:, None], row[:, None] * N + column[None, :]
     old, weight = tl.load(hidden + place, is_row, other=0.0), tl.load(weights + column)
     product, _ = sums(
-        x, data, scales, zeros, column, column,
+        x, data, scales, column, column,
         R, K, WIDTH, BITS, GROUP, False, BLOCK_R, BLOCK_N, BLOCK_K, SPLIT, STAGES,
     )  # fmt: skip
     total = old.to(tl.float32) + product
     tl.store(hidden + place, total.to(hidden.dtype.element_ty), is_row)
-    weighted = total * weight.to(tl.float32)[None, :]
+    weighted = total * SHRUNK * weight.to(tl.float32)[None, :]
     tl.store(normed + place, weighted.to(normed.dtype.element_ty), is_row)
     tl.store(squares + tl.program_id(0) * R + row, tl.sum(total * total, 1), row < R)
 
 
 @triton.jit
 def gated_product(
-    x, squares, eps, data, scales, zeros, out, N, PARTS: tl.constexpr,
+    x, squares, eps, data, scales, out, N, PARTS: tl.constexpr,
     R: tl.constexpr, K: tl.constexpr, WIDTH: tl.constexpr, BITS: tl.constexpr, GROUP: tl.constexpr,
     BLOCK_R: tl.constexpr, BLOCK_N: tl.constexpr, BLOCK_K: tl.constexpr, SPLIT: tl.constexpr, STAGES: tl.constexpr,
 ):  # fmt: skip
@@ -258,7 +249,7 @@ def gated_product(
     column, row = tl.program_id(0) * BLOCK_N + tl.arange(0, BLOCK_N), tl.arange(0, BLOCK_R)
     found = _squares(squares, R, PARTS, BLOCK_R)
     gate, up = sums(
-        x, data, scales, zeros, column, column + N,
+        x, data, scales, column, column + N,
         R, K, WIDTH, BITS, GROUP, True, BLOCK_R, BLOCK_N, BLOCK_K, SPLIT, STAGES,
     )  # fmt: skip
     norm = _inverse_rms(found, eps, K)
@@ -269,7 +260,7 @@ def gated_product(
 
 @triton.jit
 def normed_product(
-    x, squares, eps, data, scales, zeros, out, N, PARTS: tl.constexpr,
+    x, squares, eps, data, scales, out, N, PARTS: tl.constexpr,
     R: tl.constexpr, K: tl.constexpr, WIDTH: tl.constexpr, BITS: tl.constexpr, GROUP: tl.constexpr,
     BLOCK_R: tl.constexpr, BLOCK_N: tl.constexpr, BLOCK_K: tl.constexpr, SPLIT: tl.constexpr, STAGES: tl.constexpr,
 ):  # fmt: skip
@@ -278,7 +269,7 @@ def normed_product(
     there = tl.minimum(column, N - 1)
     found = _squares(squares, R, PARTS, BLOCK_R)
     product, _ = sums(
-        x, data, scales, zeros, there, there,
+        x, data, scales, there, there,
         R, K, WIDTH, BITS, GROUP, False, BLOCK_R, BLOCK_N, BLOCK_K, SPLIT, STAGES,
     )  # fmt: skip
     product *= _inverse_rms(found, eps, K)
@@ -288,8 +279,8 @@ def normed_product(
 
 @triton.jit
 def embed_rows(
-    plan, table, weights, hidden, normed, squares, N,
-    R: tl.constexpr, PARTS: tl.constexpr, PLAN: tl.constexpr, BLOCK_N: tl.constexpr,
+    plan, table, weights, hidden, normed, squares, N, PLAN,
+    R: tl.constexpr, PARTS: tl.constexpr, BLOCK_N: tl.constexpr,
 ):  # fmt: skip
     """A row's token, embedded, and what the first norm needs of it, as in `add_product`: all in the first part."""
     row = tl.program_id(0)
@@ -299,7 +290,7 @@ def embed_rows(
         column = start + tl.arange(0, BLOCK_N)
         mask = column < N
         x = tl.load(table + token * N + column, mask, other=0.0).to(tl.float32)
-        weighted = x * tl.load(weights + column, mask, other=0.0).to(tl.float32)
+        weighted = x * SHRUNK * tl.load(weights + column, mask, other=0.0).to(tl.float32)
         tl.store(hidden + row * N + column, x.to(hidden.dtype.element_ty), mask)
         tl.store(normed + row * N + column, weighted.to(normed.dtype.element_ty), mask)
         found += tl.sum(x * x)
