@@ -274,8 +274,8 @@ def _to_text(page: Page, loaded: Loaded, conversation: Conversation, inputs: Inp
         "engine/fixed_storage.py",
         "Behind it, one step after the other: the scheduler says which tokens to compute and in which blocks of memory "
         "they go, the runner computes: with torch, or a whole step in one native call, or, where it is asked to on a "
-        "CUDA device, in kernels of its own, recorded as a graph of fixed shapes. Computed tokens catch up with tokens, whether they are a "
-        "prompt or an answer.",
+        "CUDA device, in kernels of its own, recorded as a graph of fixed shapes. Computed tokens catch up with "
+        "tokens, whether they are a prompt or an answer.",
         f"with 64 tokens a step the prompt of {len(tokens)} begins with [{works[0].start}, {works[0].end})",
         f"blocks of 16 for it and for {PARAMS.max_tokens} tokens of an answer: {sequence.num_blocks}",
     )
