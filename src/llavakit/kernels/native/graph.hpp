@@ -103,9 +103,9 @@ struct Batch {
     int64_t num_wanted;
     float* logits;              // [num_wanted, vocab]
     double* seconds;            // [NUM_PARTS], to add to; or null
-    int64_t drop_after = -1;        // so many layers read all rows, the others of each picture those that stay; or -1
-    const int32_t* later_cached = nullptr;   // [num_sequences], `cached` of the layers behind
-    const PartlyKept* pictures = nullptr; // [num_pictures], in the order of their rows
+    int64_t drop_after = -1;    // so many layers read all rows, the others of each picture those that stay; or -1
+    const int32_t* later_cached = nullptr;  // [num_sequences], `cached` of the layers behind
+    const PartlyKept* pictures = nullptr;   // [num_pictures], in the order of their rows
     int64_t num_pictures = 0;
 };
 
