@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import random
 from collections.abc import Callable
 from copy import deepcopy
 from functools import cache
@@ -15,13 +16,18 @@ from PIL import Image
 
 from llavakit.checkpoint.load import Loaded
 from llavakit.config import LanguageConfig, LlavaConfig, SpecialTokens, TilingConfig, VisionConfig
+from llavakit.engine.answering import Request
+from llavakit.engine.engine import Engine
+from llavakit.engine.sampling import SamplingParams
 from llavakit.model import Llava
+from llavakit.processing.conversation import Conversation
 from llavakit.processing.templates import TEMPLATES
 from llavakit.processing.tokenizer import Tokenizer, train_tokenizer
 
 settings.register_profile("engine", deadline=None)  # a busy machine is no failure
 settings.load_profile("engine")
 
+Asked = tuple[Conversation, SamplingParams, Request]
 NUM_UNSPELLABLE = 12  # rows of the vocabulary behind the tokenizer's, as in padded checkpoints
 
 
@@ -111,3 +117,29 @@ def picture() -> Callable[[int], Image.Image]:
         return Image.fromarray(pixels)
 
     return draw
+
+
+@pytest.fixture
+def ask_a_mix(picture: Callable[[int], Image.Image]) -> Callable[..., list[Asked]]:
+    """Ask an engine this and that while it works; with `aborts` some are given up again and not told of."""
+
+    def ask(engine: Engine, chance: random.Random, *, aborts: bool = False) -> list[Asked]:
+        asked = []
+        for number in range(14):
+            conversation = Conversation()
+            for turn in range(chance.choice([1, 1, 2])):
+                pictures = [picture(chance.randint(0, 2)) for _ in range(chance.choice([0, 1, 2]))]
+                words = chance.choice(["what?", "how many things are in the picture?"])
+                conversation = (conversation.answer("it is") if turn else conversation).ask(*pictures, words)
+            params = SamplingParams(max_tokens=chance.randint(1, 12), draft_tokens=chance.choice([0, 3]))
+            asked.append((conversation, params, engine.submit(conversation, params)))
+            for _ in range(chance.choice([0, 3, 12])):
+                engine.step()
+            if aborts and number % 5 == 4 and not asked[-1][2].is_over:
+                engine.abort(asked.pop()[2])
+        while not engine.is_idle:
+            engine.step()
+            engine.check_integrity()
+        return asked
+
+    return ask

@@ -66,7 +66,9 @@ def test_the_engine_equals_the_reference(
 
 @pytest.mark.parametrize("together", [False, True])
 @pytest.mark.parametrize("seed", range(4))
-def test_any_mix_of_requests_equals_the_reference(loaded: Loaded, picture: Draw, seed: int, together: bool) -> None:
+def test_any_mix_of_requests_equals_the_reference(
+    loaded: Loaded, ask_a_mix: Callable[..., list], seed: int, together: bool
+) -> None:
     """Beginnings are shared and copied, blocks used again by others, drafts verified, some requests aborted."""
     chance, some = random.Random(seed), dropping(loaded, 1 + seed % 2)
     engine = Engine(
@@ -76,23 +78,7 @@ def test_any_mix_of_requests_equals_the_reference(loaded: Loaded, picture: Draw,
         token_budget=chance.choice([7, 40]),
         cache_tokens=300,
     )
-    asked = []
-    for number in range(14):
-        conversation = Conversation()
-        for turn in range(chance.choice([1, 1, 2])):
-            pictures = [picture(chance.randint(0, 2)) for _ in range(chance.choice([0, 1, 2]))]
-            words = chance.choice(["what?", "how many things are in the picture?"])
-            conversation = (conversation.answer("it is") if turn else conversation).ask(*pictures, words)
-        params = SamplingParams(max_tokens=chance.randint(1, 12), draft_tokens=chance.choice([0, 3]))
-        asked.append((conversation, params, engine.submit(conversation, params)))
-        for _ in range(chance.choice([0, 3, 12])):
-            engine.step()
-        if number % 5 == 4 and not asked[-1][2].is_over:
-            engine.abort(asked.pop()[2])
-    while not engine.is_idle:
-        engine.step()
-        engine.check_integrity()
-    for conversation, params, request in asked:
+    for conversation, params, request in ask_a_mix(engine, chance, aborts=True):
         assert list(request.completion.tokens) == expected(some, conversation, params)
 
 

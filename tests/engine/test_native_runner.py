@@ -14,6 +14,7 @@ from llavakit.config import VisualTokens
 from llavakit.engine import reference
 from llavakit.engine.engine import Engine
 from llavakit.engine.native_runner import NativeRunner
+from llavakit.engine.request import Completion
 from llavakit.engine.runner import Span, TorchRunner
 from llavakit.engine.sampling import SamplingParams
 from llavakit.kernels import native
@@ -51,17 +52,22 @@ def requests(picture: Callable[[int], Image.Image]) -> Iterator[tuple[Conversati
     yield first.answer("A cat.").ask("Are you sure?"), SamplingParams(max_tokens=12, temperature=0.7, seed=1)
 
 
+def check_together(engine: Engine, asked: list[tuple[Conversation, SamplingParams]], alone: list[Completion]) -> None:
+    """All at once they are answered as each was alone."""
+    together = [engine.submit(*each) for each in asked]
+    while not engine.is_idle:
+        engine.step()
+    engine.check_integrity()
+    for one, many in zip(alone, together, strict=True):
+        assert many.completion is not None
+        assert many.completion.tokens == one.tokens and many.completion.logprobs == one.logprobs
+
+
 def test_many_are_answered_as_each_alone(small: Loaded, picture: Callable[[int], Image.Image]) -> None:
     alone = [Engine(small).generate(asked, params) for asked, params in requests(picture)]
     for budget in (4096, 24):
         engine = Engine(small, cache_tokens=4096, token_budget=budget)
-        together = [engine.submit(asked, params) for asked, params in requests(picture)]
-        while not engine.is_idle:
-            engine.step()
-        engine.check_integrity()
-        for one, many in zip(alone, together, strict=True):
-            assert many.completion is not None
-            assert many.completion.tokens == one.tokens and many.completion.logprobs == one.logprobs
+        check_together(engine, list(requests(picture)), alone)
     assert alone[0].tokens == alone[1].tokens  # drafts change nothing
 
 
@@ -169,13 +175,7 @@ def test_tokens_dropped_between_layers_are_so_for_all(
     for budget in (4096, 24):
         engine = Engine(some, cache_tokens=960, max_sequences=3, token_budget=budget, kv_cache=kept_as)
         for _ in range(2):
-            together = [engine.submit(*each) for each in asked]
-            while not engine.is_idle:
-                engine.step()
-            engine.check_integrity()
-            for one, many in zip(alone, together, strict=True):
-                assert many.completion is not None
-                assert many.completion.tokens == one.tokens and many.completion.logprobs == one.logprobs
+            check_together(engine, asked, alone)
     everything, whole = (Engine(each, kv_cache=kept_as) for each in (dropping(small, 64, 3), small))
     for each in asked:
         found, wanted = (engine.generate(*each) for engine in (everything, whole))

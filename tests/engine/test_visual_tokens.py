@@ -92,7 +92,9 @@ def test_as_many_vectors_as_are_counted(
 
 @pytest.mark.parametrize("together", [False, True])
 @pytest.mark.parametrize("seed", range(3))
-def test_any_mix_of_requests_equals_the_reference(loaded: Loaded, picture: Draw, seed: int, together: bool) -> None:
+def test_any_mix_of_requests_equals_the_reference(
+    loaded: Loaded, ask_a_mix: Callable[..., list], seed: int, together: bool
+) -> None:
     """Blocks are shared, copied and used again by others, and prompts cut in the middle of pictures."""
     chance, some = random.Random(seed), fewer(loaded, 2, "attention")
     engine = Engine(
@@ -102,21 +104,7 @@ def test_any_mix_of_requests_equals_the_reference(loaded: Loaded, picture: Draw,
         token_budget=chance.choice([7, 40]),
         cache_tokens=300,
     )
-    asked = []
-    for _ in range(14):
-        conversation = Conversation()
-        for turn in range(chance.choice([1, 1, 2])):
-            pictures = [picture(chance.randint(0, 2)) for _ in range(chance.choice([0, 1, 2]))]
-            words = chance.choice(["what?", "how many things are in the picture?"])
-            conversation = (conversation.answer("it is") if turn else conversation).ask(*pictures, words)
-        params = SamplingParams(max_tokens=chance.randint(1, 12), draft_tokens=chance.choice([0, 3]))
-        asked.append((conversation, params, engine.submit(conversation, params)))
-        for _ in range(chance.choice([0, 3, 12])):
-            engine.step()
-    while not engine.is_idle:
-        engine.step()
-        engine.check_integrity()
-    for conversation, params, request in asked:
+    for conversation, params, request in ask_a_mix(engine, chance):
         inputs = some.processor(conversation)
         expected = reference.generate(some.model, inputs, params, tokenizer_size=some.tokenizer.size)
         assert list(request.completion.tokens) == expected

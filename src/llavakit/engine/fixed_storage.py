@@ -13,7 +13,7 @@ from llavakit.engine.blocks import BLOCK
 class FixedStorage:
     """Room for `num_blocks` blocks, taken at once, and one more that nobody reads: padding is written there.
 
-    Each layer has tensors of its own, `kv_heads slots head_dim`, so that compiled code may write into them in place.
+    Each layer has tensors of its own, `kv_heads slots head_dim`, so that a kernel gets just those it writes into.
     """
 
     def __init__(

@@ -28,6 +28,7 @@ from llavakit.engine.recorded import CudaGraphs, Recorded, Recorder, Step
 from llavakit.engine.runner import LONGEST_ROW, Seen, Span, bias_of, embed, see
 from llavakit.engine.torch_language import HEADER, TorchLanguage
 from llavakit.model import Llava
+from llavakit.model.footprint import cache_bytes
 from llavakit.quantize.linear import PackedMatrix
 from llavakit.quantize.unpacked import write_out
 
@@ -75,10 +76,8 @@ class GraphRunner:
     def _take_over(self, model: Llava, num_blocks: int, recorder: Recorder | None) -> None:
         weight, config = model.language.norm.weight, model.config.language
         self._widest = num_blocks_for(config.max_positions)
-        is_cuda, is_packed = (
-            weight.device.type == "cuda",
-            any(isinstance(part, PackedMatrix) for part in model.modules()),
-        )
+        is_cuda = weight.device.type == "cuda"
+        is_packed = any(isinstance(part, PackedMatrix) for part in model.modules())
         dtype = torch.bfloat16 if is_cuda and is_packed else weight.dtype
         if is_packed:
             write_out(model.vision, dtype)
@@ -178,7 +177,7 @@ def reason_against(model: Llava, num_blocks: int) -> str | None:
     Its kernels need triton, which needs a C compiler to begin with, an Nvidia card of 2020 or newer, shapes that they
     divide, and room for all blocks of keys and values at once.
     """
-    weight, config = model.language.norm.weight, model.config.language
+    weight = model.language.norm.weight
     if torch.version.hip is not None or torch.cuda.get_device_capability(weight.device) < (8, 0):
         return "its kernels are for Nvidia cards of compute capability 8.0 or higher"
     try:
@@ -191,8 +190,8 @@ def reason_against(model: Llava, num_blocks: int) -> str | None:
         return f"its kernels cannot be compiled: {type(error).__name__}: {error}"
     if not can_take(model.language):
         return "its shapes, or its number formats, are none of those that the kernels read"
-    numbers = 2 * config.num_layers * config.num_kv_heads * config.head_dim * BLOCK * num_blocks
-    needed, free = numbers * weight.element_size(), torch.cuda.mem_get_info(weight.device)[0]
+    needed = cache_bytes(model.config.language, num_blocks * BLOCK, 8 * weight.element_size())
+    free = torch.cuda.mem_get_info(weight.device)[0]
     if needed > 0.9 * free:
         return f"{needed / 1e9:.1f} GB of keys and values do not fit into the {free / 1e9:.1f} GB that are free"
     return None

@@ -6,8 +6,8 @@ import json
 import subprocess
 import sys
 from collections import defaultdict
-from collections.abc import Callable
-from contextlib import ExitStack
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager, nullcontext
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from time import sleep
@@ -159,16 +159,19 @@ def _one_round(group: list[Peer], plan: Plan, index: int, found: Found, running:
     order = group[turn:] + group[:turn]
     for job in jobs(plan.prompt):
         for peer in order:
-            if peer.name in found.failed:
-                continue
-            if job.name == SPEAKING and peer.name == OURS:
-                before = probe(plan.threads, plan.device).read_gbps
-                _do(job, peer, found, running[peer.name], say)
-                after = probe(plan.threads, plan.device).read_gbps
-                round_ = found.rounds[-1]
-                round_.ceilings = replace(round_.ceilings, read_gbps=(before + after) / 2)
-            else:
-                _do(job, peer, found, running[peer.name], say)
+            if peer.name not in found.failed:
+                is_bound = job.name == SPEAKING and peer.name == OURS
+                with _probed(plan, found.rounds[-1]) if is_bound else nullcontext():
+                    _do(job, peer, found, running[peer.name], say)
+
+
+@contextmanager
+def _probed(plan: Plan, one: Round) -> Iterator[None]:
+    """The bandwidth of a round is what was read on either side of this."""
+    before = probe(plan.threads, plan.device).read_gbps
+    yield
+    after = probe(plan.threads, plan.device).read_gbps
+    one.ceilings = replace(one.ceilings, read_gbps=(before + after) / 2)
 
 
 def _do(job: Job, peer: Peer, found: Found, process: Process, say: Say) -> None:

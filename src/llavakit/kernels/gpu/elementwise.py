@@ -9,6 +9,7 @@ from jaxtyping import Float, Int
 from torch import Tensor
 
 from llavakit.kernels.gpu.matrix import CHUNK, GpuMatrix
+from llavakit.kernels.gpu.products import half_of
 
 
 def add_and_norm(
@@ -120,11 +121,5 @@ def _write_values(
         pairs = tl.load(data + row * (WIDTH // 2) + chunk * HALF + column, is_row, other=0)
         low, high = (pairs & 15).to(tl.float32) - 8, (pairs >> 4).to(tl.float32) - 8
     goal, left = out + row * COLS, chunk * 2 * HALF + column
-    tl.store(goal + left, (low * _half(scale, 0)).to(out.dtype.element_ty), is_row & (left < COLS))
-    tl.store(goal + left + HALF, (high * _half(scale, 16)).to(out.dtype.element_ty), is_row & (left + HALF < COLS))
-
-
-@triton.jit
-def _half(words, shift: tl.constexpr):
-    """The float16 in the lower or upper half of each word, as float32."""
-    return (words >> shift).to(tl.int16).to(tl.float16, bitcast=True).to(tl.float32)
+    tl.store(goal + left, (low * half_of(scale, 0)).to(out.dtype.element_ty), is_row & (left < COLS))
+    tl.store(goal + left + HALF, (high * half_of(scale, 16)).to(out.dtype.element_ty), is_row & (left + HALF < COLS))

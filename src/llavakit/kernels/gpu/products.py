@@ -97,7 +97,7 @@ def _coded(
         # A chunk's bytes begin at half of its columns.
         pairs = _read(data + row * (WIDTH // 2) + column - column // (2 * BLOCK_K) * BLOCK_K, is_column)
         low, high = _halves(pairs, left.dtype)
-    return _scaled(_scaled(total, left, low, _half(scale, 0)), right, high, _half(scale, 16))
+    return _scaled(_scaled(total, left, low, half_of(scale, 0)), right, high, half_of(scale, 16))
 
 
 @triton.jit
@@ -107,7 +107,7 @@ def _read(place, mask):
 
 
 @triton.jit
-def _half(words, shift: tl.constexpr):
+def half_of(words, shift: tl.constexpr):
     """The float16 in the lower or upper half of each word."""
     return (words >> shift).to(tl.int16).to(tl.float16, bitcast=True)
 
@@ -156,16 +156,22 @@ def _scaled(total, x, values, scales):
 
 
 @triton.jit
-def _squares(squares, R: tl.constexpr, PARTS: tl.constexpr, BLOCK_R: tl.constexpr):
-    """Of each row the sums of squares of its parts, `parts rows`, as `add_product` leaves them."""
+def normed_sums(
+    x, squares, eps, data, scales, first, second, PARTS: tl.constexpr,
+    R: tl.constexpr, K: tl.constexpr, WIDTH: tl.constexpr, BITS: tl.constexpr, GROUP: tl.constexpr, PAIR: tl.constexpr,
+    BLOCK_R: tl.constexpr, BLOCK_N: tl.constexpr, BLOCK_K: tl.constexpr, SPLIT: tl.constexpr, STAGES: tl.constexpr,
+):  # fmt: skip
+    """The `sums` of what waits for its norm: `squares`, `parts rows`, are its sums of squares as `add_product` leaves
+    them.
+    """
     part, row = tl.arange(0, triton.next_power_of_2(PARTS)), tl.arange(0, BLOCK_R)
     mask = (part < PARTS)[:, None] & (row < R)[None, :]
-    return tl.load(squares + part[:, None] * R + row[None, :], mask, other=0.0)
-
-
-@triton.jit
-def _inverse_rms(squares, eps, K: tl.constexpr):
-    return tl.rsqrt(tl.sum(squares, 0) / K + eps)[:, None] / SHRUNK
+    found = tl.load(squares + part[:, None] * R + row[None, :], mask, other=0.0)
+    one, two = sums(
+        x, data, scales, first, second, R, K, WIDTH, BITS, GROUP, PAIR, BLOCK_R, BLOCK_N, BLOCK_K, SPLIT, STAGES
+    )
+    norm = tl.rsqrt(tl.sum(found, 0) / K + eps)[:, None] / SHRUNK
+    return one * norm, two * norm
 
 
 @triton.jit
@@ -189,16 +195,13 @@ def project_heads(
     position = tl.load(plan + row * PLAN + 1, is_row, other=0)
     place = tl.load(plan + row * PLAN + 2, is_row, other=0)
     block = tl.load(plan + row * PLAN + HEADER + place // BLOCK, is_row, other=0)
-    found = _squares(squares, R, PARTS, BLOCK_R)
     angle = position[:, None] * pairs + channel[None, :]
     if BLOCK_R <= 16:  # of more rows they would take up registers meanwhile
         cos, sin = tl.load(cosine + angle), tl.load(sine + angle)
-    one, two = sums(
-        x, data, scales, first, first + pairs,
+    one, two = normed_sums(
+        x, squares, eps, data, scales, first, first + pairs, PARTS,
         R, K, WIDTH, BITS, GROUP, True, BLOCK_R, BLOCK_N, BLOCK_K, SPLIT, STAGES,
     )  # fmt: skip
-    norm = _inverse_rms(found, eps, K)
-    one, two = one * norm, two * norm
     if bias is not None:
         one += tl.load(bias + first).to(tl.float32)[None, :]
         two += tl.load(bias + first + pairs).to(tl.float32)[None, :]
@@ -247,13 +250,10 @@ def gated_product(
 ):  # fmt: skip
     """SwiGLU: silu of the product with the first N rows of the matrix, times the product with the next N."""
     column, row = tl.program_id(0) * BLOCK_N + tl.arange(0, BLOCK_N), tl.arange(0, BLOCK_R)
-    found = _squares(squares, R, PARTS, BLOCK_R)
-    gate, up = sums(
-        x, data, scales, column, column + N,
+    gate, up = normed_sums(
+        x, squares, eps, data, scales, column, column + N, PARTS,
         R, K, WIDTH, BITS, GROUP, True, BLOCK_R, BLOCK_N, BLOCK_K, SPLIT, STAGES,
     )  # fmt: skip
-    norm = _inverse_rms(found, eps, K)
-    gate, up = gate * norm, up * norm
     gated = gate * tl.sigmoid(gate) * up
     tl.store(out + row[:, None] * N + column[None, :], gated.to(out.dtype.element_ty), (row < R)[:, None])
 
@@ -267,12 +267,10 @@ def normed_product(
     """Scores of the vocabulary, whose size is not always a multiple of anything."""
     column, row = tl.program_id(0) * BLOCK_N + tl.arange(0, BLOCK_N), tl.arange(0, BLOCK_R)
     there = tl.minimum(column, N - 1)
-    found = _squares(squares, R, PARTS, BLOCK_R)
-    product, _ = sums(
-        x, data, scales, there, there,
+    product, _ = normed_sums(
+        x, squares, eps, data, scales, there, there, PARTS,
         R, K, WIDTH, BITS, GROUP, False, BLOCK_R, BLOCK_N, BLOCK_K, SPLIT, STAGES,
     )  # fmt: skip
-    product *= _inverse_rms(found, eps, K)
     is_there = (row < R)[:, None] & (column < N)[None, :]
     tl.store(out + row[:, None] * N + column[None, :], product.to(out.dtype.element_ty), is_there)
 
