@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import gc
 import weakref
+from collections.abc import Sequence
 from copy import deepcopy
 
 import pytest
@@ -11,6 +12,7 @@ import torch
 
 pytest.importorskip("triton", reason="kernels of a GPU are written in triton, which is not installed")
 
+from llavakit.anyres import PartlyKept
 from llavakit.bench.shapes import random_model
 from llavakit.config import LanguageConfig, LlavaConfig, SpecialTokens, VisionConfig
 from llavakit.engine.block_storage import OneSequence
@@ -20,6 +22,7 @@ from llavakit.engine.torch_language import TorchLanguage
 from llavakit.kernels.gpu import decoder
 from llavakit.kernels.packed import dequantize
 from llavakit.model import LanguageModel
+from llavakit.model.drop import Drop
 from llavakit.quantize.apply import quantize_model
 from llavakit.quantize.linear import QuantizedEmbedding, QuantizedLinear, TiedHead
 from llavakit.quantize.schemes import SCHEMES
@@ -79,10 +82,19 @@ class Pair:
     The kernels keep the scales of nf4 over 127, in float16.
     """
 
-    def __init__(self, shapes: str, scheme: str | None, *, dtype: torch.dtype, has_bias: bool = False) -> None:
+    def __init__(
+        self,
+        shapes: str,
+        scheme: str | None,
+        *,
+        dtype: torch.dtype,
+        has_bias: bool = False,
+        drop_after: int | None = None,
+    ) -> None:
         language = language_of(shapes, scheme).to(DEVICE)
         assert can_take(language)
         config, self.dtype = language.config, dtype
+        self.drop_after = drop_after
         self.tolerance = 0.02 if dtype != torch.float32 else 1e-3 if scheme == "nf4" else 2e-6
         self.storages = [
             FixedStorage(config, BLOCKS, dtype=each, device=DEVICE, has_bias=has_bias)
@@ -94,8 +106,9 @@ class Pair:
         if has_bias:
             ours.bias.copy_(plain.bias.normal_())
         self.languages = [
-            TorchLanguage(written_out(language), plain), GpuLanguage(language, ours, dtype=dtype, most_rows=64)
-        ]  # fmt: skip
+            TorchLanguage(written_out(language), plain, drop_after=drop_after),
+            GpuLanguage(language, ours, dtype=dtype, most_rows=64, drop_after=drop_after),
+        ]
 
     def check(self, wanted: torch.Tensor, found: torch.Tensor) -> None:
         assert found.shape == wanted.shape and found.dtype == self.dtype
@@ -106,30 +119,41 @@ class Pair:
             assert (kept - wanted).norm() < self.tolerance * wanted.norm()
 
     @torch.inference_mode()
-    def rows(self, *rows: tuple[int, list[int]], position: int = 0) -> None:
+    def rows(self, *rows: tuple[int, list[int]], position: int = 0, dropped: int = 0) -> None:
         """Rows by their place and the blocks of their sequence; padded to the ladder as a plan is."""
         filled = [
-            [(5 + 7 * i) % VOCAB, place + position * i, place, *blocks, *[PADDING] * (16 - len(blocks))]
+            [(5 + 7 * i) % VOCAB, place + position * i, place, place - dropped, *(blocks + [PADDING] * 16)[:16]]
             for i, (place, blocks) in enumerate(rows)
         ]
         missing = (1 << (len(rows) - 1).bit_length()) - len(rows)
-        filled += [[0, 0, 0] + [PADDING] * 16] * missing
+        filled += [[0] * 4 + [PADDING] * 16] * missing
         plan = torch.tensor(filled, device=DEVICE)
         wanted, found = (language.rows(plan)[: len(rows)].clone() for language in self.languages)
         self.check(wanted, found)
 
     @torch.inference_mode()
-    def prompt(self, start: int, number: int, *, has_bias: bool = False) -> None:
+    def prompt(
+        self,
+        start: int,
+        number: int,
+        *,
+        has_bias: bool = False,
+        pictures: Sequence[PartlyKept] = (),
+        dropped: int = 0,
+    ) -> None:
+        """In a model that drops tokens: of those before `start` so many, and of the new ones what is of `pictures`."""
         hidden = self.languages[0]._language.config.hidden_size
         embeds = torch.randn(1, number, hidden, device=DEVICE)
         positions = (start + 2 + torch.arange(number, device=DEVICE))[None]
         bias = torch.rand(1, number, device=DEVICE) if has_bias else None
-        found = [
-            language.prompt(
-                embeds.to(storage.keys[0].dtype), positions, OneSequence(storage, [3, 1, 7], start, number), bias, 2
-            )
-            for language, storage in zip(self.languages, self.storages, strict=True)
-        ]
+        found = []
+        for language, storage in zip(self.languages, self.storages, strict=True):
+            cache, drop = OneSequence(storage, [3, 1, 7], start, number), None
+            if self.drop_after is not None:
+                staying = number - sum(end - first - kept for first, end, kept in pictures)
+                later = OneSequence(storage, [3, 1, 7], start - dropped, staying)
+                drop = Drop(self.drop_after, pictures, cache=later)
+            found.append(language.prompt(embeds.to(storage.keys[0].dtype), positions, cache, bias, drop, 2))
         self.check(*found)
 
 
@@ -162,6 +186,15 @@ def test_what_is_added_to_the_attention() -> None:
     pair.rows((40, [4, 2, 9]), (3, [6]))
     pair.prompt(0, 19, has_bias=True)
     pair.rows((19, [3, 1, 7]))
+
+
+def test_later_layers_without_some_of_the_tokens() -> None:
+    pair = Pair("grouped", None, dtype=torch.float32, drop_after=1)
+    pair.prompt(0, 9)
+    pair.prompt(9, 25, pictures=[(2, 12, 3), (13, 20, 1)])
+    pair.prompt(34, 4, dropped=13)
+    pair.rows((38, [3, 1, 7]), (39, [3, 1, 7]), dropped=13)
+    pair.rows((30, [4, 2, 9]))
 
 
 @pytest.mark.parametrize("shapes", ["plain", "grouped"])

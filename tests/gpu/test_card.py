@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import subprocess
 import sys
+from dataclasses import replace
 
 import pytest
 import torch
@@ -12,6 +13,7 @@ from PIL import Image
 
 from llavakit.bench.probe import probe
 from llavakit.checkpoint.load import Loaded, load
+from llavakit.config import VisualTokens
 from llavakit.engine import reference
 from llavakit.engine.engine import Engine
 from llavakit.engine.gpu_language import GpuLanguage
@@ -36,7 +38,10 @@ def loaded() -> Loaded:
     return load("pocket", device="cuda", dtype=torch.float32)
 
 
-def test_an_engine_answers_as_the_naive_loop_does_on_the_same_card(loaded: Loaded) -> None:
+@pytest.mark.parametrize("fewer", [None, VisualTokens(count=16), VisualTokens(count=16, after_layer=3)])
+def test_an_engine_answers_as_the_naive_loop_does_on_the_same_card(loaded: Loaded, fewer: VisualTokens | None) -> None:
+    loaded = replace(loaded, config=loaded.config.with_visual_tokens(fewer))
+    loaded.model.config = loaded.config
     picture, params = noise(), SamplingParams(max_tokens=24)
     wanted = []
     for question in QUESTIONS:

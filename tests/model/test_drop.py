@@ -100,10 +100,12 @@ def test_of_equals_the_first_stay() -> None:
 
 def test_attention_is_the_mean_over_heads_in_float32() -> None:
     torch.manual_seed(0)
-    query, keys = torch.randn(4, 6).bfloat16(), torch.randn(2, 9, 6).bfloat16()
-    expected = torch.zeros(9)
-    for head in range(4):
-        expected += torch.softmax(keys[head // 2].float() @ query[head].float() / 6**0.5, -1) / 4
-    found = attention_of(query, keys)
-    assert found.dtype == torch.float32
-    torch.testing.assert_close(found, expected)
+    queries, keys = torch.randn(4, 5, 6).bfloat16(), torch.randn(2, 9, 6).bfloat16()  # of 5 new tokens behind 4 others
+    for asker, seen in ((-1, 9), (2, 7)):
+        expected = torch.zeros(9)
+        for head in range(4):
+            scores = keys[head // 2, :seen].float() @ queries[head, asker].float() / 6**0.5
+            expected[:seen] += torch.softmax(scores, -1) / 4
+        found = attention_of(asker, queries, keys)
+        assert found.dtype == torch.float32
+        torch.testing.assert_close(found, expected[4:])

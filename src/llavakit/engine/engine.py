@@ -324,8 +324,8 @@ def runner_for(
 
     `is_compiled`: on a CUDA device tokens are computed by kernels made for it, replayed as graphs. Then the very first
     tokens wait some seconds for a compiler, all `num_blocks` are taken at once, where there is room for them, and the
-    model becomes the runner's, its weights joined and rewritten. Elsewhere it changes nothing, nor for a model that
-    drops visual tokens between two layers; where GPU or model are none for it, a warning says why.
+    model becomes the runner's, its weights joined and rewritten. Elsewhere it changes nothing; where GPU or model are
+    none for it, a warning says why.
 
     `kv_cache`: what the native kernels keep keys and values as; int8 is half of float16, the default. In torch they
     are what the model computes in. Raises ValueError where something else is asked for, and for a model that another
@@ -340,7 +340,7 @@ def runner_for(
             f"keys and values are kept as {kv_cache} by the native kernels alone, and this model is computed by torch "
             f"({instruction_set()}): leave out what they are to be kept as"
         )
-    if is_compiled and model.language.norm.weight.device.type == "cuda" and not model.config.dropping:
+    if is_compiled and model.language.norm.weight.device.type == "cuda":
         if (reason := reason_against(model, num_blocks)) is None:
             return GraphRunner(model, num_blocks)
         warnings.warn(f"the model is computed by torch on this GPU, which takes longer: {reason}", stacklevel=2)

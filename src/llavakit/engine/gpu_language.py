@@ -16,6 +16,7 @@ from llavakit.kernels.gpu.elementwise import add_and_norm, gate, rotate_heads, v
 from llavakit.kernels.gpu.matrix import GpuMatrix, can_code, coded_matrix, plain_matrix
 from llavakit.kernels.packed import dequantize
 from llavakit.model import LanguageModel
+from llavakit.model.drop import Drop, attention_of, staying
 from llavakit.model.language import DecoderLayer
 from llavakit.model.layers import attend, rotary_angles
 from llavakit.quantize.linear import PackedMatrix, QuantizedEmbedding, output_matrix
@@ -28,7 +29,15 @@ class GpuLanguage:
     """
 
     @torch.no_grad()  # or the matrices that were joined would be kept for their gradients
-    def __init__(self, language: LanguageModel, storage: FixedStorage, *, dtype: torch.dtype, most_rows: int) -> None:
+    def __init__(
+        self,
+        language: LanguageModel,
+        storage: FixedStorage,
+        *,
+        dtype: torch.dtype,
+        most_rows: int,
+        drop_after: int | None = None,
+    ) -> None:
         config = language.config
         language.to(dtype)  # bytes are no floats, and stay
         self._dtype, self._config = dtype, config
@@ -59,6 +68,7 @@ class GpuLanguage:
             sine=self._sine,
             bias=storage.bias,
             most_rows=most_rows,
+            drop_after=drop_after,
         )
 
     @property
@@ -72,6 +82,7 @@ class GpuLanguage:
         positions: Int[Tensor, "1 seq"],
         cache: OneSequence,
         bias: Float[Tensor, "1 seq"] | None,
+        drop: Drop | None,
         num_logits: int,
     ) -> Float[Tensor, "num_logits vocab"]:
         """As the model itself, in products with many rows; whatever stands between them is one kernel each."""
@@ -92,6 +103,11 @@ class GpuLanguage:
             normed = add_and_norm(hidden, product, layer.output_norm, eps)
             gated = gate(F.linear(normed, values_of(layer.gated, self._dtype)))
             normed = add_and_norm(hidden, F.linear(gated, values_of(layer.down, self._dtype)), norm, eps)
+            if drop is not None and index + 1 == drop.after_layer:
+                if drop.pictures:
+                    stay = staying(attention_of(drop.asker, query[0], key[0]), drop.pictures)
+                    hidden, normed, where = hidden[stay], normed[stay], where[stay]
+                cache, mask = drop.cache, drop.cache.mask(len(hidden))
         wanted = normed[len(normed) - num_logits :]
         return (
             F.linear(wanted, values_of(self._head, self._dtype)) if num_logits else wanted.new_empty(0, self._head.rows)

@@ -4,11 +4,11 @@
 # model one by one, where the GPU is busy enough to hide Python. Tokens of answers, drafts included, are rows of one
 # plan, padded to the next size of the ladder:
 #
-#   token  position  place   blocks
-#     17       40      38     2  3  9  z        a sequence's next token
-#    301       12      12     4  z  z  z        another's, and its draft: same blocks, next place
-#      9       13      13     4  z  z  z
-#      0        0       0     z  z  z  z        padding, in a block of its own
+#   token  position  place  later   blocks
+#     17       40      38     20    2  3  9  z    a sequence's next token; later layers keep fewer of its visual tokens
+#    301       12      12     12    4  z  z  z    another's, and its draft: same blocks, next place
+#      9       13      13     13    4  z  z  z
+#      0        0       0      0    z  z  z  z    padding, in a block of its own
 
 from __future__ import annotations
 
@@ -25,9 +25,10 @@ from llavakit.engine.block_storage import OneSequence, slots
 from llavakit.engine.blocks import BLOCK, num_blocks_for
 from llavakit.engine.fixed_storage import FixedStorage
 from llavakit.engine.recorded import CudaGraphs, Recorded, Recorder, Step
-from llavakit.engine.runner import LONGEST_ROW, Seen, Span, bias_of, embed, see
+from llavakit.engine.runner import LONGEST_ROW, Seen, Span, bias_of, drop_in, embed, see
 from llavakit.engine.torch_language import HEADER, TorchLanguage
 from llavakit.model import Llava
+from llavakit.model.drop import Drop
 from llavakit.model.footprint import cache_bytes
 from llavakit.quantize.linear import PackedMatrix
 from llavakit.quantize.unpacked import write_out
@@ -52,9 +53,10 @@ class Language(Protocol):
         positions: Int[Tensor, "1 seq"],
         cache: OneSequence,
         bias: Float[Tensor, "1 seq"] | None,
+        drop: Drop | None,
         num_logits: int,
     ) -> Float[Tensor, "num_logits vocab"]:
-        """The scores behind the last tokens of one sequence, all of them computed and kept."""
+        """The scores behind the last tokens of one sequence, all of them computed and kept but for what is dropped."""
 
 
 class GraphRunner:
@@ -83,7 +85,7 @@ class GraphRunner:
             write_out(model.vision, dtype)
             write_out(model.projector, dtype)
         self._storage = FixedStorage(
-            config, num_blocks, dtype=dtype, device=weight.device, has_bias=model.config.visual_tokens is not None
+            config, num_blocks, dtype=dtype, device=weight.device, has_bias=model.config.condensing is not None
         )
         self._language = language_on(model, self._storage, dtype)
         recorder = CudaGraphs(weight.device) if recorder is None and is_cuda else recorder
@@ -141,7 +143,7 @@ class GraphRunner:
     def _plan_rows(self, span: Span) -> list[list[int]]:
         numbers = zip(span.tokens, span.placed, strict=True)
         return [
-            [token, position, place, *span.blocks[: num_blocks_for(place + 1)]]
+            [token, position, place, place - span.num_dropped, *span.blocks[: num_blocks_for(place + 1)]]
             for place, (token, position) in enumerate(numbers, span.start)
         ]
 
@@ -157,18 +159,18 @@ class GraphRunner:
     def _prompt(self, span: Span) -> Float[Tensor, "num_logits vocab"]:
         cache = OneSequence(self._storage, span.blocks, span.start, len(span.tokens))
         positions = torch.tensor([list(span.placed)], device=self._device)
-        bias = bias_of(span, self._device)
-        logits = self._language.prompt(embed(self._model, span), positions, cache, bias, span.num_logits)
-        return to_host(logits)
+        bias, drop = bias_of(span, self._device), drop_in(span, self._model, self._storage)
+        return to_host(self._language.prompt(embed(self._model, span), positions, cache, bias, drop, span.num_logits))
 
 
 def language_on(model: Llava, storage: FixedStorage, dtype: torch.dtype) -> Language:
     """In the kernels of a GPU where there is one, and in torch elsewhere."""
+    drop_after = model.config.dropping.after_layer if model.config.dropping else None
     if storage.device.type != "cuda":
-        return TorchLanguage(model.language, storage)
+        return TorchLanguage(model.language, storage, drop_after=drop_after)
     from llavakit.engine.gpu_language import GpuLanguage  # no package for CPUs brings triton
 
-    return GpuLanguage(model.language, storage, dtype=dtype, most_rows=LADDER[-1])
+    return GpuLanguage(model.language, storage, dtype=dtype, most_rows=LADDER[-1], drop_after=drop_after)
 
 
 def reason_against(model: Llava, num_blocks: int) -> str | None:

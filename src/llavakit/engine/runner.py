@@ -11,7 +11,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from llavakit.anyres import PartlyKept, Size
-from llavakit.engine.block_storage import BlockStorage, ManySequences, OneSequence
+from llavakit.engine.block_storage import BlockStorage, ManySequences, OneSequence, Storage
 from llavakit.model import Images, Llava
 from llavakit.model.drop import Drop
 from llavakit.model.llava import merge
@@ -108,6 +108,14 @@ def bias_of(span: Span, device: torch.device) -> Float[Tensor, "1 new"] | None:
     return None if span.bias is None else torch.tensor([list(span.bias)], device=device)
 
 
+def drop_in(span: Span, model: Llava, storage: Storage) -> Drop | None:
+    """What the later layers do without: their keys and values stand in the same blocks, fewer of them."""
+    if (fewer := model.config.dropping) is None:
+        return None
+    later = OneSequence(storage, span.blocks, span.start - span.num_dropped, span.num_staying)
+    return Drop(fewer.after_layer, span.pictures, cache=later)
+
+
 class TorchRunner:
     """Any model on any device.
 
@@ -147,10 +155,7 @@ class TorchRunner:
     def _one(self, span: Span) -> Float[Tensor, "num_logits vocab"]:
         cache = OneSequence(self._storage, span.blocks, span.start, len(span.tokens))
         positions = torch.tensor([list(span.placed)], device=self._device)
-        drop = None
-        if fewer := self._model.config.dropping:
-            later = OneSequence(self._storage, span.blocks, span.start - span.num_dropped, span.num_staying)
-            drop = Drop(fewer.after_layer, span.pictures, cache=later)
+        drop = drop_in(span, self._model, self._storage)
         hidden = self._model.language(embed(self._model, span), positions, cache, bias_of(span, self._device), drop)
         if span.num_logits == 1:
             return self._model.language.logits(hidden[0, -1])[None]

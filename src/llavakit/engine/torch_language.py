@@ -16,11 +16,14 @@ from llavakit.engine.block_storage import OneSequence
 from llavakit.engine.blocks import BLOCK
 from llavakit.engine.fixed_storage import FixedStorage
 from llavakit.model import LanguageModel
+from llavakit.model.drop import Drop
 from llavakit.model.language import Angles, Attention, DecoderLayer
 from llavakit.model.layers import rotary_angles, rotate
 from llavakit.quantize.linear import output_matrix
 
-HEADER = 3  # token, rotary position, place in its sequence; the numbers of its blocks follow
+# Token, rotary position, place in its sequence, and place among what the later layers keep of that, where they do
+# without some visual tokens; the numbers of its blocks follow.
+HEADER = 4
 
 
 @dataclass(frozen=True)
@@ -40,8 +43,9 @@ class TorchLanguage:
     Tokens of one sequence may stand in the same step, one behind the other: each is written before any is read.
     """
 
-    def __init__(self, language: LanguageModel, storage: FixedStorage) -> None:
+    def __init__(self, language: LanguageModel, storage: FixedStorage, *, drop_after: int | None = None) -> None:
         self._language, self._storage = language, storage
+        self._drop_after = language.config.num_layers if drop_after is None else drop_after
 
     @property
     def decode_bytes(self) -> int:
@@ -58,9 +62,14 @@ class TorchLanguage:
     def rows(self, plan: Int[Tensor, "rows numbers"]) -> Float[Tensor, "rows vocab"]:
         """The scores behind each token. It sees its sequence up to itself, its place included."""
         language, storage = self._language, self._storage
-        x, where = begin(language, plan, storage.keys[0].dtype, storage.bias)
-        for layer, keys, values in zip(language.layers, storage.keys, storage.values, strict=True):
-            x = one_layer(layer, x, keys, values, where)
+        config = language.config
+        angles = rotary_angles(
+            plan[None, :, 1], head_dim=config.head_dim, theta=config.rope_theta, scaling=config.rope_scaling
+        )
+        where, later = (where_in(plan, plan[:, column], angles, storage.bias) for column in (2, 3))
+        x = language.embed(plan[None, :, 0]).to(storage.keys[0].dtype)
+        for index, (layer, keys, values) in enumerate(zip(language.layers, storage.keys, storage.values, strict=True)):
+            x = one_layer(layer, x, keys, values, where if index < self._drop_after else later)
         return language.logits(language.norm(x)[0])
 
     def prompt(
@@ -69,27 +78,25 @@ class TorchLanguage:
         positions: Int[Tensor, "1 seq"],
         cache: OneSequence,
         bias: Float[Tensor, "1 seq"] | None,
+        drop: Drop | None,
         num_logits: int,
     ) -> Float[Tensor, "num_logits vocab"]:
         """The scores behind the last tokens of one sequence."""
-        hidden = self._language(embeds, positions, cache, bias)[0]
+        hidden = self._language(embeds, positions, cache, bias, drop)[0]
         return self._language.logits(hidden[len(hidden) - num_logits :])
 
 
-def begin(
-    language: LanguageModel, plan: Int[Tensor, "rows numbers"], dtype: torch.dtype, bias: Float[Tensor, " slots"] | None
-) -> tuple[Tensor, Where]:
-    """The embedded tokens, and what every layer needs to know of their places."""
-    config = language.config
-    tokens, positions, places, blocks = plan[:, 0], plan[:, 1], plan[:, 2], plan[:, HEADER:]
-    angles = rotary_angles(
-        positions[None], head_dim=config.head_dim, theta=config.rope_theta, scaling=config.rope_scaling
-    )
-    slots = (blocks[:, :, None] * BLOCK + torch.arange(BLOCK, device=plan.device)).flatten(1)
+def where_in(
+    plan: Int[Tensor, "rows numbers"],
+    places: Int[Tensor, " rows"],
+    angles: Angles,
+    bias: Float[Tensor, " slots"] | None,
+) -> Where:
+    """What a layer needs to know of the places of its rows."""
+    slots = (plan[:, HEADER:, None] * BLOCK + torch.arange(BLOCK, device=plan.device)).flatten(1)
     is_hidden = torch.arange(slots.shape[1], device=plan.device) > places[:, None]
     own = slots.gather(1, places[:, None])[:, 0]
-    where = Where(angles, slots, own, is_hidden, None if bias is None else bias[slots])
-    return language.embed(tokens[None]).to(dtype), where
+    return Where(angles, slots, own, is_hidden, None if bias is None else bias[slots])
 
 
 def one_layer(

@@ -13,6 +13,7 @@ from dataclasses import dataclass
 import torch
 from jaxtyping import Float, Int
 from torch import Tensor
+from torch.nn import functional as F
 
 from llavakit.anyres import PartlyKept
 from llavakit.model.cache import Cache
@@ -33,11 +34,16 @@ class Drop:
     cache: Cache | None = None
 
 
-def attention_of(query: Float[Tensor, "heads dim"], keys: Float[Tensor, "kv_heads all dim"]) -> Float[Tensor, " all"]:
-    """How much one token attends to each: the mean over its heads, in float32."""
-    shared = query.float().unflatten(0, (len(keys), -1))
-    scores = shared @ keys.float().transpose(-1, -2) * query.shape[-1] ** -0.5
-    return scores.softmax(-1).mean((0, 1))
+def attention_of(
+    asker: int, queries: Float[Tensor, "heads new dim"], keys: Float[Tensor, "kv_heads all dim"]
+) -> Float[Tensor, " new"]:
+    """How much one new token attends to each of them: the mean over its heads, in float32; 0 to those behind it."""
+    number, dim = queries.shape[1:]
+    first, asker = keys.shape[1] - number, asker % number
+    shared = queries[:, asker].float().unflatten(0, (len(keys), -1))
+    scores = shared @ keys[:, : first + asker + 1].float().transpose(-1, -2) * dim**-0.5
+    seen = scores.softmax(-1).mean((0, 1))[first:]
+    return F.pad(seen, (0, number - len(seen)))
 
 
 def staying(attention: Float[Tensor, " new"], pictures: Sequence[PartlyKept]) -> Int[Tensor, " kept"]:

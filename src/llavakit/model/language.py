@@ -98,13 +98,9 @@ class DecoderLayer(nn.Module):
         asker: int,
     ) -> tuple[Float[Tensor, "1 seq dim"], Float[Tensor, " seq"]]:
         """The same, and how much token `asker` attends to each of the tokens; nothing to those behind it."""
-        number, attention = x.shape[1], self.self_attn
-        query, key, value = attention.heads(self.input_layernorm(x), angles, cache, layer)
-        x = x + attention.mix(query, key, value, mask)
-        asker %= number
-        first = key.shape[2] - number
-        seen = attention_of(query[0, :, asker], key[0, :, : first + asker + 1])[first:]
-        return x + self.mlp(self.post_attention_layernorm(x)), F.pad(seen, (0, number - len(seen)))
+        query, key, value = self.self_attn.heads(self.input_layernorm(x), angles, cache, layer)
+        x = x + self.self_attn.mix(query, key, value, mask)
+        return x + self.mlp(self.post_attention_layernorm(x)), attention_of(asker, query[0], key[0])
 
 
 class LanguageModel(nn.Module):

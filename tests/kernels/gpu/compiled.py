@@ -66,10 +66,10 @@ def launch_all(rows: int, kv_heads: int, bits: int, group: int) -> None:
         weights(2 * INNER, DIM), weights(DIM, INNER), *(empty(kv_heads, slots, HEAD_DIM) for _ in range(2)),
     )  # fmt: skip
     step = decoder.GpuDecoder(
-        [layer], sizes=decoder.Sizes(HEADS, kv_heads, HEAD_DIM, 16, 3, 1e-5), table=empty(VOCAB, DIM), norm=empty(DIM),
+        [layer], sizes=decoder.Sizes(HEADS, kv_heads, HEAD_DIM, 16, 4, 1e-5), table=empty(VOCAB, DIM), norm=empty(DIM),
         head=matrix(VOCAB, DIM, 16 if bits == 16 else 8, 128), cosine=angles, sine=angles, bias=None, most_rows=64,
     )  # fmt: skip
-    step(empty(rows, 67, dtype=torch.int64))
+    step(empty(rows, 68, dtype=torch.int64))
     hidden = empty(640, DIM)
     elementwise.values_of(layer.down, torch.bfloat16)
     elementwise.add_and_norm(hidden, None, empty(DIM), 1e-5)

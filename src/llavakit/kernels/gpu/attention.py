@@ -9,7 +9,7 @@ import triton.language as tl
 @triton.jit
 def attend_rows(
     query, keys, values, bias, plan, slots, scale, out, partial, arrived, PLAN,
-    HEADER: tl.constexpr, BLOCK: tl.constexpr,
+    PLACE: tl.constexpr, HEADER: tl.constexpr, BLOCK: tl.constexpr,
     HEADS: tl.constexpr, KV_HEADS: tl.constexpr, HEAD_DIM: tl.constexpr, PADDED_DIM: tl.constexpr,
     BLOCK_T: tl.constexpr, SPLITS: tl.constexpr,
 ):  # fmt: skip
@@ -21,7 +21,7 @@ def attend_rows(
     group: tl.constexpr = HEADS // KV_HEADS
     padded: tl.constexpr = triton.next_power_of_2(group)
     row, kept, split = tl.program_id(0), tl.program_id(1), tl.program_id(2)
-    length = (tl.load(plan + row * PLAN + 2) + 1).to(tl.int32)
+    length = (tl.load(plan + row * PLAN + PLACE) + 1).to(tl.int32)
     share = tl.cdiv(tl.cdiv(length, SPLITS), BLOCK_T) * BLOCK_T
     start, end = split * share, tl.minimum(split * share + share, length)
     blocks = plan + row * PLAN + HEADER

@@ -50,7 +50,7 @@ class Sizes:
     num_kv_heads: int
     head_dim: int
     block: int  # tokens of a block of keys and values
-    header: int  # numbers of a plan's row before those of its blocks: token, rotary position, place in its sequence
+    header: int  # numbers of a plan's row before those of its blocks: token, rotary position, place, later place
     eps: float
 
 
@@ -116,9 +116,12 @@ class GpuDecoder:
         sine: Float[Tensor, "positions pairs"],
         bias: Float[Tensor, " slots"] | None,
         most_rows: int,
+        drop_after: int | None = None,
     ) -> None:
+        """The layers behind the first `drop_after` take a row's later place; as it is, all take the same."""
         self._layers, self._sizes, self._table, self._norm, self._head = list(layers), sizes, table, norm, head
         self._cosine, self._sine, self._bias = cosine, sine, bias
+        self._drop_after = len(layers) if drop_after is None else drop_after
         self._dim, dtype, device = table.shape[1], table.dtype, table.device
 
         def room(*shape: int, dtype: torch.dtype = dtype) -> Tensor:
@@ -148,8 +151,8 @@ class GpuDecoder:
             R=rows, PARTS=parts, PLAN=numbers, BLOCK_N=min(1024, triton.next_power_of_2(self._dim)),
         )  # fmt: skip
         norms = [layer.input_norm for layer in self._layers[1:]] + [self._norm]
-        for layer, norm in zip(self._layers, norms, strict=True):
-            self._attend(plan, layer)
+        for index, (layer, norm) in enumerate(zip(self._layers, norms, strict=True)):
+            self._attend(plan, layer, place=2 if index < self._drop_after else 3)
             self._add(rows, self._mixed, layer.out, layer.output_norm)
             self._gate(rows, layer.gated)
             self._add(rows, self._inner, layer.down, norm)
@@ -159,12 +162,13 @@ class GpuDecoder:
         """Programs of `add_product`, each of which leaves a part of the sums of squares."""
         return self._dim // tile_for("add", self._layers[0].out, rows, self._dim).rows
 
-    def _attend(self, plan: Tensor, layer: GpuLayer) -> None:
+    def _attend(self, plan: Tensor, layer: GpuLayer, *, place: int) -> None:
+        """`place`: which number of a plan's row it is in this layer."""
         sizes, (rows, numbers) = self._sizes, plan.shape
         tile = tile_for("heads", layer.heads, rows, sizes.head_dim // 2)
         slots = layer.keys.shape[1]
         shared = {
-            "PLAN": numbers, "HEADER": sizes.header, "BLOCK": sizes.block,
+            "PLAN": numbers, "PLACE": place, "HEADER": sizes.header, "BLOCK": sizes.block,
             "HEADS": sizes.num_heads, "KV_HEADS": sizes.num_kv_heads, "HEAD_DIM": sizes.head_dim,
         }  # fmt: skip
         products.project_heads[(layer.heads.rows // 2 // tile.rows,)](

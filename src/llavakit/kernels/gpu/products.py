@@ -177,7 +177,7 @@ def normed_sums(
 @triton.jit
 def project_heads(
     x, squares, eps, data, scales, bias, plan, cosine, sine, query, keys, values, slots, PLAN,
-    PARTS: tl.constexpr, HEADER: tl.constexpr, BLOCK: tl.constexpr,
+    PARTS: tl.constexpr, PLACE: tl.constexpr, HEADER: tl.constexpr, BLOCK: tl.constexpr,
     HEADS: tl.constexpr, KV_HEADS: tl.constexpr, HEAD_DIM: tl.constexpr,
     R: tl.constexpr, K: tl.constexpr, WIDTH: tl.constexpr, BITS: tl.constexpr, GROUP: tl.constexpr,
     BLOCK_R: tl.constexpr, BLOCK_N: tl.constexpr, BLOCK_K: tl.constexpr, SPLIT: tl.constexpr, STAGES: tl.constexpr,
@@ -193,7 +193,7 @@ def project_heads(
     row = tl.arange(0, BLOCK_R)
     is_row = row < R
     position = tl.load(plan + row * PLAN + 1, is_row, other=0)
-    place = tl.load(plan + row * PLAN + 2, is_row, other=0)
+    place = tl.load(plan + row * PLAN + PLACE, is_row, other=0)
     block = tl.load(plan + row * PLAN + HEADER + place // BLOCK, is_row, other=0)
     angle = position[:, None] * pairs + channel[None, :]
     if BLOCK_R <= 16:  # of more rows they would take up registers meanwhile
