@@ -40,19 +40,22 @@ def run(
     """The report on a model, as plain data. What stands under `results` depends on model, test, limit and seed alone.
 
     `test` is what `task.read` gave and `folder` holds the weights. `watch` gets the answers as they come and their
-    number, and passes them on: it may show somebody how far the run has come. `kv_cache` is as in `Engine`.
+    number, and passes them on: it may show somebody how far the run has come. `kv_cache` is as in `Engine`, and on a
+    CUDA device that takes the model over.
     """
     questions = choose(test.questions, limit=limit, seed=seed)
+    parameters, scheme = num_weights(loaded.model), scheme_of(loaded.model)  # before an engine may take it over
+    engine = Engine(loaded, is_compiled=True, kv_cache=kv_cache)
     start = perf_counter()
-    answers = list(watch(ask(Engine(loaded, kv_cache=kv_cache), task, questions), len(questions)))
+    answers = list(watch(ask(engine, task, questions), len(questions)))
     seconds = perf_counter() - start
     weight = loaded.model.language.norm.weight
     return {
         "task": task.name,
         "model": {
             "name": loaded.name,
-            "parameters": num_weights(loaded.model),
-            "scheme": scheme_of(loaded.model),
+            "parameters": parameters,
+            "scheme": scheme,
             "computed_in": str(weight.dtype).removeprefix("torch."),
             "kv_cache": kv_cache,
             "sha256": digest(*sorted(file for file in folder.glob("*.safetensors") if file.is_file())),
