@@ -53,11 +53,17 @@ def _cpu_model() -> str:
 
 
 def _commit() -> str | None:
-    """The commit of the code that runs, marked where it has been changed since; None outside a clone."""
-    folder = Path(__file__).parent
-    asked = ("git", "-C", str(folder), "describe", "--always", "--abbrev=40", "--dirty=+changes", "--exclude=*")
+    """The commit of the code that runs, marked where the package has been changed since; None outside a clone."""
+    here = Path(__file__)
+
+    def git(*arguments: str, check: bool = True) -> subprocess.CompletedProcess[str]:
+        asked = ("git", "-C", str(here.parent), *arguments)
+        return subprocess.run(asked, capture_output=True, text=True, timeout=20, check=check)
+
     try:
-        told = subprocess.run(asked, capture_output=True, text=True, timeout=20, check=True)
+        git("ls-files", "--error-unmatch", here.name)  # a package may be installed within somebody else's clone
+        head = git("rev-parse", "HEAD").stdout.strip()
+        is_changed = git("diff", "--quiet", "HEAD", "--", ".", check=False).returncode != 0
     except (OSError, subprocess.SubprocessError):
         return None
-    return told.stdout.strip() or None
+    return head + ("+changes" if is_changed else "")

@@ -150,12 +150,6 @@ def test_an_unreadable_picture_and_a_long_prompt_name_the_question(
         )
 
 
-def test_outside_a_clone_there_is_no_commit(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    monkeypatch.setattr(circumstances, "__file__", str(tmp_path / "a" / "b.py"))
-    monkeypatch.setenv("GIT_CEILING_DIRECTORIES", str(tmp_path.parent))
-    assert circumstances._commit() is None
-
-
 def command(monkeypatch: pytest.MonkeyPatch, *arguments: object) -> int:
     monkeypatch.setattr(sys, "argv", ["/bin/llava", "evaluate", *map(str, arguments)])
     with pytest.raises(SystemExit) as done:
