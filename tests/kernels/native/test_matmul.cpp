@@ -1,5 +1,6 @@
 #include <cmath>
 #include <cstring>
+#include <optional>
 #include <vector>
 
 #include "check.hpp"
@@ -12,7 +13,7 @@ namespace {
 // A packed matrix whose every scale is one, and whose code at (row, column) is known. Of exactly the right size, so
 // that the sanitizer sees a byte too far.
 struct Drawn {
-    Drawn(int64_t rows, int64_t cols, Kind kind, int group) {
+    Drawn(int64_t rows, int64_t cols, Kind kind, int group, std::optional<int> only = {}) : only(only) {
         matrix.rows = rows;
         matrix.cols = cols;
         matrix.kind = kind;
@@ -41,10 +42,12 @@ struct Drawn {
     }
 
     int value(int64_t row, int64_t col) const {
+        if (only) return *only;
         const int wide = matrix.kind == INT8 ? 255 : 15;
         return int((row * 31 + col * 17) % wide) - wide / 2;
     }
 
+    const std::optional<int> only;
     Matrix matrix;
     std::vector<uint8_t> data;
 };
@@ -65,6 +68,24 @@ void check(int64_t m, int64_t rows, int64_t cols, Kind kind, int group) {
 }
 
 }  // namespace
+
+// Nothing that is added up on the way is too large for where it is kept.
+TEST(products_of_the_largest_numbers) {
+    const int64_t rows = 16, cols = 256;
+    Workspace workspace;
+    for (const Kind kind : {INT4, INT8})
+        for (const int group : {32, 128})
+            for (const int only : kind == INT4 ? std::vector{-8, 7} : std::vector{-127, 127}) {
+                const Drawn drawn(rows, cols, kind, group, only);
+                for (const float value : {-127.0f, 127.0f})
+                    for (const int64_t m : {1, 2, 3, 8}) {
+                        const std::vector<float> x(size_t(m * cols), value);
+                        std::vector<float> to(size_t(m * rows));
+                        kernels().matmul(drawn.matrix, x.data(), m, to.data(), workspace);
+                        for (const float found : to) CHECK(found == value * float(only) * float(cols));
+                    }
+            }
+}
 
 TEST(products_of_whole_numbers) {
     for (const Kind kind : {INT4, INT8})

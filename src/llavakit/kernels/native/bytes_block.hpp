@@ -5,6 +5,7 @@
 
 #pragma once
 
+#include "codes.hpp"
 #include "head_blocks.hpp"
 #include "rounding.hpp"
 

@@ -33,19 +33,28 @@ typedef float FloatVector __attribute__((vector_size(VECTOR_BYTES)));
 typedef int32_t IntVector __attribute__((vector_size(VECTOR_BYTES)));
 typedef uint8_t ByteVector __attribute__((vector_size(VECTOR_BYTES)));
 
-struct Floats {
-    FloatVector part[VECTORS];
+// Where there are not registers enough for all sixteen lanes, some kernels go through them vector by vector: of N vectors.
+template <int N>
+struct FloatsOf {
+    FloatVector part[N];
 };
 
-struct Ints {
-    IntVector part[VECTORS];
+template <int N>
+struct IntsOf {
+    IntVector part[N];
 };
 
-struct Bytes {
-    ByteVector part[VECTORS];
+template <int N>
+struct BytesOf {
+    ByteVector part[N];
 };
 
-#define FOR_PARTS _Pragma("GCC unroll 4") for (int i = 0; i < VECTORS; i++)
+using Floats = FloatsOf<VECTORS>;
+using Ints = IntsOf<VECTORS>;
+using Bytes = BytesOf<VECTORS>;
+
+#define FOR_PARTS_OF(N) _Pragma("GCC unroll 4") for (int i = 0; i < N; i++)
+#define FOR_PARTS FOR_PARTS_OF(VECTORS)
 
 LANES_INLINE Floats load(const float* from) {
     Floats x;
@@ -57,27 +66,30 @@ LANES_INLINE void store(float* to, Floats x) {
     FOR_PARTS std::memcpy(to + i * (VECTOR_BYTES / 4), &x.part[i], VECTOR_BYTES);
 }
 
-LANES_INLINE Bytes load_bytes(const uint8_t* from) {
-    Bytes x;
-    FOR_PARTS std::memcpy(&x.part[i], from + i * VECTOR_BYTES, VECTOR_BYTES);
+template <int N = VECTORS>
+LANES_INLINE BytesOf<N> load_bytes(const uint8_t* from) {
+    BytesOf<N> x;
+    FOR_PARTS_OF(N) std::memcpy(&x.part[i], from + i * VECTOR_BYTES, VECTOR_BYTES);
     return x;
 }
 
-LANES_INLINE Floats all(float value) {
-    Floats x;
+template <int N = VECTORS>
+LANES_INLINE FloatsOf<N> all(float value) {
+    FloatsOf<N> x;
 #if defined(__AVX512F__)
     x.part[0] = _mm512_set1_ps(value);
 #elif defined(__AVX2__)
-    FOR_PARTS x.part[i] = _mm256_set1_ps(value);
+    FOR_PARTS_OF(N) x.part[i] = _mm256_set1_ps(value);
 #else
-    FOR_PARTS for (int j = 0; j < VECTOR_BYTES / 4; j++) x.part[i][j] = value;
+    FOR_PARTS_OF(N) for (int j = 0; j < VECTOR_BYTES / 4; j++) x.part[i][j] = value;
 #endif
     return x;
 }
 
-LANES_INLINE Ints all_ints(int32_t value) {
-    Ints x;
-    FOR_PARTS x.part[i] = IntVector{} + value;
+template <int N = VECTORS>
+LANES_INLINE IntsOf<N> all_ints(int32_t value) {
+    IntsOf<N> x;
+    FOR_PARTS_OF(N) x.part[i] = IntVector{} + value;
     return x;
 }
 
@@ -91,8 +103,9 @@ LANES_INLINE Floats operator-(Floats a, Floats b) {
     return a;
 }
 
-LANES_INLINE Floats operator*(Floats a, Floats b) {
-    FOR_PARTS a.part[i] *= b.part[i];
+template <int N>
+LANES_INLINE FloatsOf<N> operator*(FloatsOf<N> a, FloatsOf<N> b) {
+    FOR_PARTS_OF(N) a.part[i] *= b.part[i];
     return a;
 }
 
@@ -135,20 +148,22 @@ LANES_INLINE Floats min(Floats a, Floats b) {
 }
 
 // a * b + c, rounded once where the processor can.
-LANES_INLINE Floats fma(Floats a, Floats b, Floats c) {
+template <int N>
+LANES_INLINE FloatsOf<N> fma(FloatsOf<N> a, FloatsOf<N> b, FloatsOf<N> c) {
 #if defined(__AVX512F__)
     c.part[0] = _mm512_fmadd_ps(a.part[0], b.part[0], c.part[0]);
 #elif defined(__FMA__)
-    FOR_PARTS c.part[i] = _mm256_fmadd_ps(a.part[i], b.part[i], c.part[i]);
+    FOR_PARTS_OF(N) c.part[i] = _mm256_fmadd_ps(a.part[i], b.part[i], c.part[i]);
 #else
-    FOR_PARTS c.part[i] += a.part[i] * b.part[i];
+    FOR_PARTS_OF(N) c.part[i] += a.part[i] * b.part[i];
 #endif
     return c;
 }
 
-LANES_INLINE Floats to_floats(Ints x) {
-    Floats y;
-    FOR_PARTS y.part[i] = __builtin_convertvector(x.part[i], FloatVector);
+template <int N>
+LANES_INLINE FloatsOf<N> to_floats(IntsOf<N> x) {
+    FloatsOf<N> y;
+    FOR_PARTS_OF(N) y.part[i] = __builtin_convertvector(x.part[i], FloatVector);
     return y;
 }
 
@@ -269,16 +284,17 @@ LANES_INLINE uint16_t float_to_half(float value) {
     return uint16_t(sign | ((magnitude - 0x38000000 + 0xfff + odd) >> 13));
 }
 
-LANES_INLINE Floats load_halves(const uint16_t* from) {
-    Floats x;
+template <int N = VECTORS>
+LANES_INLINE FloatsOf<N> load_halves(const uint16_t* from) {
+    FloatsOf<N> x;
 #if defined(__AVX512F__)
     x.part[0] = _mm512_cvtph_ps(_mm256_loadu_si256((const __m256i*)from));
 #elif defined(__F16C__)
-    FOR_PARTS x.part[i] = _mm256_cvtph_ps(_mm_loadu_si128((const __m128i*)(from + 8 * i)));
+    FOR_PARTS_OF(N) x.part[i] = _mm256_cvtph_ps(_mm_loadu_si128((const __m128i*)(from + 8 * i)));
 #else
-    float lanes[LANES];
-    for (int i = 0; i < LANES; i++) lanes[i] = half_to_float(from[i]);
-    x = load(lanes);
+    float lanes[sizeof x / sizeof(float)];
+    for (size_t i = 0; i < sizeof x / sizeof(float); i++) lanes[i] = half_to_float(from[i]);
+    std::memcpy(&x, lanes, sizeof x);
 #endif
     return x;
 }
@@ -296,31 +312,15 @@ LANES_INLINE void store_halves(uint16_t* to, Floats x) {
 }
 
 // bfloat16 is the upper half of a float.
-LANES_INLINE Floats load_bfloats(const uint16_t* from) {
+template <int N = VECTORS>
+LANES_INLINE FloatsOf<N> load_bfloats(const uint16_t* from) {
+    FloatsOf<N> x;
 #if defined(__AVX512F__)
-    Floats x;
     x.part[0] = (FloatVector)_mm512_slli_epi32(_mm512_cvtepu16_epi32(_mm256_loadu_si256((const __m256i*)from)), 16);
-    return x;
 #else
-    uint32_t bits[LANES];
-    for (int i = 0; i < LANES; i++) bits[i] = uint32_t(from[i]) << 16;
-    float lanes[LANES];
-    std::memcpy(lanes, bits, sizeof lanes);
-    return load(lanes);
-#endif
-}
-
-// Four bytes, in every lane.
-LANES_INLINE Bytes all_fours(const int8_t* four) {
-    int32_t packed;
-    std::memcpy(&packed, four, 4);
-    Bytes x;
-#if defined(__AVX512F__)
-    x.part[0] = (ByteVector)_mm512_set1_epi32(packed);
-#elif defined(__AVX2__)
-    FOR_PARTS x.part[i] = (ByteVector)_mm256_set1_epi32(packed);
-#else
-    FOR_PARTS x.part[i] = (ByteVector)(IntVector{} + packed);
+    uint32_t bits[sizeof x / sizeof(float)];
+    for (size_t i = 0; i < sizeof x / sizeof(float); i++) bits[i] = uint32_t(from[i]) << 16;
+    std::memcpy(&x, bits, sizeof x);
 #endif
     return x;
 }
@@ -348,76 +348,6 @@ LANES_INLINE void store_signed_bytes(int8_t* to, Ints x) {
     std::memcpy(lanes, &x, sizeof lanes);
     for (int i = 0; i < LANES; i++) to[i] = int8_t(lanes[i]);
 #endif
-}
-
-// To each lane, the products of its four unsigned bytes with four signed ones.
-// `CODES_BELOW_128` tells that the unsigned ones are small, so that pairs of products fit in 16 bits.
-template <bool CODES_BELOW_128>
-LANES_INLINE Ints dot4(Ints total, Bytes codes, Bytes fours) {
-#if defined(__AVX512VNNI__)
-    total.part[0] = (IntVector)_mm512_dpbusd_epi32((__m512i)total.part[0], (__m512i)codes.part[0], (__m512i)fours.part[0]);
-#elif defined(__AVXVNNI__)
-    FOR_PARTS total.part[i] =
-        (IntVector)_mm256_dpbusd_avx_epi32((__m256i)total.part[i], (__m256i)codes.part[i], (__m256i)fours.part[i]);
-#elif defined(__AVX2__)
-    FOR_PARTS {
-        const __m256i w = (__m256i)codes.part[i], a = (__m256i)fours.part[i];
-        __m256i pairs;
-        if constexpr (CODES_BELOW_128) {
-            pairs = _mm256_maddubs_epi16(w, a);
-        } else {
-            // Pairs of 255 * 127 do not fit: the lower seven bits and the highest one apart.
-            const __m256i low = _mm256_and_si256(w, _mm256_set1_epi8(0x7f));
-            const __m256i high = _mm256_and_si256(_mm256_srli_epi16(w, 7), _mm256_set1_epi8(1));
-            const __m256i ones = _mm256_set1_epi16(1);
-            const __m256i rest = _mm256_madd_epi16(_mm256_maddubs_epi16(high, a), ones);
-            total.part[i] += (IntVector)_mm256_slli_epi32(rest, 7);
-            pairs = _mm256_maddubs_epi16(low, a);
-        }
-        total.part[i] += (IntVector)_mm256_madd_epi16(pairs, _mm256_set1_epi16(1));
-    }
-#else
-    uint8_t bytes[64];
-    int8_t signed_bytes[64];
-    int32_t lanes[LANES];
-    std::memcpy(bytes, &codes, 64);
-    std::memcpy(signed_bytes, &fours, 64);
-    std::memcpy(lanes, &total, 64);
-    for (int i = 0; i < LANES; i++)
-        for (int j = 0; j < 4; j++) lanes[i] += int32_t(bytes[4 * i + j]) * signed_bytes[4 * i + j];
-    std::memcpy(&total, lanes, 64);
-#endif
-    return total;
-}
-
-LANES_INLINE Bytes low_nibbles(Bytes x) {
-    FOR_PARTS x.part[i] &= 15;
-    return x;
-}
-
-LANES_INLINE Bytes high_nibbles(Bytes x) {
-#if defined(__AVX512F__)
-    x.part[0] = (ByteVector)_mm512_and_si512(_mm512_srli_epi16((__m512i)x.part[0], 4), _mm512_set1_epi8(15));
-#elif defined(__AVX2__)
-    FOR_PARTS x.part[i] = (ByteVector)_mm256_and_si256(_mm256_srli_epi16((__m256i)x.part[i], 4), _mm256_set1_epi8(15));
-#else
-    FOR_PARTS x.part[i] >>= 4;
-#endif
-    return x;
-}
-
-// Each byte, below 16, replaced by that entry of a table.
-LANES_INLINE Bytes look_up(Bytes x, const uint8_t* table) {
-#if defined(__AVX512F__)
-    const __m512i entries = _mm512_broadcast_i32x4(_mm_loadu_si128((const __m128i*)table));
-    x.part[0] = (ByteVector)_mm512_shuffle_epi8(entries, (__m512i)x.part[0]);
-#elif defined(__AVX2__)
-    const __m256i entries = _mm256_broadcastsi128_si256(_mm_loadu_si128((const __m128i*)table));
-    FOR_PARTS x.part[i] = (ByteVector)_mm256_shuffle_epi8(entries, (__m256i)x.part[i]);
-#else
-    FOR_PARTS for (int j = 0; j < VECTOR_BYTES; j++) x.part[i][j] = table[x.part[i][j]];
-#endif
-    return x;
 }
 
 LANES_INLINE void prefetch(const void* address) { __builtin_prefetch(address, 0, 3); }

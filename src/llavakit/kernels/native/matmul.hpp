@@ -9,7 +9,7 @@
 
 #pragma once
 
-#include "lanes.hpp"
+#include "codes.hpp"
 #include "packed.hpp"
 #include "pool.hpp"
 #include "rounding.hpp"
@@ -42,90 +42,114 @@ alignas(16) constexpr uint8_t NF4_LEVELS[16] = {1,   40,  61,  78,  92,  105, 11
 // offset of its own, the sum is needed as it is.
 constexpr int32_t sum_factor(int kind) { return kind == Kind::INT4 ? -8 : kind == Kind::INT4Z ? 1 : -128; }
 
-template <int KIND, int GROUP, int M>
-LANES_INLINE void integer_tile(const uint8_t* first, const uint8_t* second, const Activations& a, int64_t row,
-                               Floats (&total)[M][TILE_PANELS]) {
-    constexpr bool WIDE = KIND == Kind::INT8;
-    constexpr int STEP = WIDE ? 4 : 8;  // columns in a line of 64 bytes
+// Weights as they are multiplied: of 8 bits, or the low or high halves of bytes.
+template <int KIND, int N>
+LANES_INLINE auto weights_in(BytesOf<N> bytes, int half) {
+    if constexpr (KIND == Kind::INT8)
+        return centred(bytes);
+    else if constexpr (KIND == Kind::NF4)
+        return centred(look_up(half ? high_nibbles(bytes) : low_nibbles(bytes), NF4_LEVELS));
+    else
+        return half ? high_nibbles(bytes) : low_nibbles(bytes);
+}
+
+// Of the lanes of a panel N vectors, from the one at `part` on.
+template <int KIND, int GROUP, int M, int N>
+LANES_INLINE void integer_tile(const uint8_t* first, const uint8_t* second, int part, const Activations& a, int64_t row,
+                               FloatsOf<N> (&total)[M][TILE_PANELS]) {
+    constexpr int FOURS = KIND == Kind::INT8 ? 1 : 2, STEP = 4 * FOURS;  // columns in a line of 64 bytes
     constexpr int64_t CODE_BYTES = llavakit::code_bytes(KIND, GROUP), RECORD_BYTES = llavakit::record_bytes(KIND, GROUP);
     constexpr bool SMALL = KIND == Kind::INT4 || KIND == Kind::INT4Z;
-    const uint8_t* panels[TILE_PANELS] = {first, second};
+    constexpr int STRETCH = SMALL && IN_PAIRS ? DOTS_OF_PAIRS * 4 : GROUP;  // columns whose dots are added up at once
+    constexpr bool FROM_ZERO = KIND == Kind::INT4Z || (!SMALL && IN_PAIRS);
+    const uint8_t* panels[TILE_PANELS] = {first + part * VECTOR_BYTES, second + part * VECTOR_BYTES};
     const int8_t* codes = a.codes + row * a.cols;
     const float* scales = a.scales + row * a.groups;
     const int32_t* sums = a.sums + row * a.groups;
 
     for (int m = 0; m < M; m++)
-        for (int p = 0; p < TILE_PANELS; p++) total[m][p] = all(0.0f);
+        for (int p = 0; p < TILE_PANELS; p++) total[m][p] = all<N>(0.0f);
     for (int64_t group = 0; group < a.groups; group++) {
         const int half = int(group & 1);
         const int64_t record = (group >> 1) * RECORD_BYTES;
-        Ints products[M][TILE_PANELS];
+        IntsOf<N> products[M][TILE_PANELS];
 #pragma GCC unroll 8
         for (int m = 0; m < M; m++)
             for (int p = 0; p < TILE_PANELS; p++)
-                products[m][p] = all_ints(KIND == Kind::INT4Z ? 0 : sums[m * a.groups + group]);
+                products[m][p] = all_ints<N>(FROM_ZERO ? 0 : sums[m * a.groups + group]);
+        for (int stretch = 0; stretch < GROUP; stretch += STRETCH) {
+            IntsOf<N> dots[M][TILE_PANELS];
+            for (int m = 0; m < M; m++)
+                for (int p = 0; p < TILE_PANELS; p++) dots[m][p] = SMALL ? begin_dots(products[m][p]) : products[m][p];
 #pragma GCC unroll 4
-        for (int k = 0; k < GROUP; k += STEP) {
-            const int64_t line = record + half * CODE_BYTES + k / STEP * 64;
-            const int8_t* four = codes + group * GROUP + k;
-            Bytes low[TILE_PANELS], high[TILE_PANELS];
+            for (int k = stretch; k < stretch + STRETCH; k += STEP) {
+                const int64_t line = record + half * CODE_BYTES + k / STEP * 64;
+                const int8_t* four = codes + group * GROUP + k;
+                BytesOf<N> bytes[TILE_PANELS];
 #pragma GCC unroll 2
-            for (int p = 0; p < TILE_PANELS; p++) {
-                prefetch(panels[p] + line + PREFETCH_BYTES);
-                low[p] = load_bytes(panels[p] + line);
-                if constexpr (!WIDE) {
-                    high[p] = high_nibbles(low[p]);
-                    low[p] = low_nibbles(low[p]);
+                for (int p = 0; p < TILE_PANELS; p++) {
+                    prefetch(panels[p] + line + PREFETCH_BYTES);
+                    bytes[p] = load_bytes<N>(panels[p] + line);
                 }
-                if constexpr (KIND == Kind::NF4) {
-                    low[p] = look_up(low[p], NF4_LEVELS);
-                    high[p] = look_up(high[p], NF4_LEVELS);
-                }
-            }
+#pragma GCC unroll 2
+                for (int which = 0; which < FOURS; which++) {
+                    decltype(weights_in<KIND>(bytes[0], 0)) weights[TILE_PANELS];
+#pragma GCC unroll 2
+                    for (int p = 0; p < TILE_PANELS; p++) weights[p] = weights_in<KIND>(bytes[p], which);
 #pragma GCC unroll 8
-            for (int m = 0; m < M; m++) {
-                Bytes fours = all_fours(four + m * a.cols);
-                for (int p = 0; p < TILE_PANELS; p++) products[m][p] = dot4<SMALL>(products[m][p], low[p], fours);
-                if constexpr (!WIDE) {
-                    fours = all_fours(four + m * a.cols + 4);
-                    for (int p = 0; p < TILE_PANELS; p++) products[m][p] = dot4<SMALL>(products[m][p], high[p], fours);
+                    for (int m = 0; m < M; m++) {
+                        const BytesOf<N> fours = all_fours<N>(four + m * a.cols + which * 4);
+                        for (int p = 0; p < TILE_PANELS; p++) {
+                            if constexpr (SMALL)
+                                dots[m][p] = small_dot4(dots[m][p], weights[p], fours);
+                            else
+                                dots[m][p] = centred_dot4(dots[m][p], weights[p], fours);
+                        }
+                    }
                 }
             }
+            for (int m = 0; m < M; m++)
+                for (int p = 0; p < TILE_PANELS; p++)
+                    products[m][p] = SMALL ? end_dots(products[m][p], dots[m][p]) : dots[m][p];
         }
 #pragma GCC unroll 2
         for (int p = 0; p < TILE_PANELS; p++) {
-            const uint16_t* halves = (const uint16_t*)(panels[p] + record + 2 * CODE_BYTES) + half * LANES;
-            const Floats scale = KIND == Kind::NF4 ? load_halves(halves) * all(1.0f / 127.0f) : load_halves(halves);
+            // Lanes are four bytes of codes, and two of scales.
+            const uint8_t* scales_at = panels[p] + record + 2 * CODE_BYTES - part * (VECTOR_BYTES / 2);
+            const uint16_t* halves = (const uint16_t*)scales_at + half * LANES;
+            FloatsOf<N> scale = load_halves<N>(halves);
+            if constexpr (KIND == Kind::NF4) scale = scale * all<N>(1.0f / 127.0f);
 #pragma GCC unroll 8
             for (int m = 0; m < M; m++)
-                total[m][p] = fma(to_floats(products[m][p]), scale * all(scales[m * a.groups + group]), total[m][p]);
+                total[m][p] = fma(to_floats(products[m][p]), scale * all<N>(scales[m * a.groups + group]), total[m][p]);
             if constexpr (KIND == Kind::INT4Z) {
-                const Floats offset = load_halves(halves + 2 * LANES);
+                const FloatsOf<N> offset = load_halves<N>(halves + 2 * LANES);
 #pragma GCC unroll 8
                 for (int m = 0; m < M; m++) {
                     const float sum = float(sums[m * a.groups + group]) * scales[m * a.groups + group];
-                    total[m][p] = fma(offset, all(sum), total[m][p]);
+                    total[m][p] = fma(offset, all<N>(sum), total[m][p]);
                 }
             }
         }
     }
 }
 
-template <int KIND, int M>
-LANES_INLINE void float_tile(const uint8_t* first, const uint8_t* second, const Activations& a, int64_t row, int64_t cols,
-                             Floats (&total)[M][TILE_PANELS]) {
-    const uint16_t* panels[TILE_PANELS] = {(const uint16_t*)first, (const uint16_t*)second};
+template <int KIND, int M, int N>
+LANES_INLINE void float_tile(const uint8_t* first, const uint8_t* second, int part, const Activations& a, int64_t row,
+                             int64_t cols, FloatsOf<N> (&total)[M][TILE_PANELS]) {
+    const int64_t lane = part * (VECTOR_BYTES / 4);
+    const uint16_t* panels[TILE_PANELS] = {(const uint16_t*)first + lane, (const uint16_t*)second + lane};
     const float* values = a.values + row * a.stride;
     for (int m = 0; m < M; m++)
-        for (int p = 0; p < TILE_PANELS; p++) total[m][p] = all(0.0f);
+        for (int p = 0; p < TILE_PANELS; p++) total[m][p] = all<N>(0.0f);
     for (int64_t k = 0; k < cols; k++) {
 #pragma GCC unroll 2
         for (int p = 0; p < TILE_PANELS; p++) {
             const uint16_t* line = panels[p] + k * LANES;
             prefetch(line + PREFETCH_BYTES / 2);
-            const Floats weight = KIND == Kind::FLOAT16 ? load_halves(line) : load_bfloats(line);
+            const FloatsOf<N> weight = KIND == Kind::FLOAT16 ? load_halves<N>(line) : load_bfloats<N>(line);
 #pragma GCC unroll 8
-            for (int m = 0; m < M; m++) total[m][p] = fma(weight, all(values[m * a.stride + k]), total[m][p]);
+            for (int m = 0; m < M; m++) total[m][p] = fma(weight, all<N>(values[m * a.stride + k]), total[m][p]);
         }
     }
 }
@@ -169,10 +193,16 @@ void tile(const Matrix& weights, const Matrix& other, int64_t pair, const Activa
     const uint8_t* first = weights.panel(pair);
     const uint8_t* second = is_gate ? other.panel(pair) : is_alone ? first : weights.panel(in_second_half);
     Floats total[M][TILE_PANELS];
-    if constexpr (KIND >= Kind::FLOAT16)
-        float_tile<KIND, M>(first, second, a, row, weights.cols, total);
-    else
-        integer_tile<KIND, GROUP, M>(first, second, a, row, total);
+    constexpr int N = M > WHOLE_ROWS ? 1 : VECTORS;
+    for (int part = 0; part < VECTORS; part += N) {
+        FloatsOf<N> some[M][TILE_PANELS];
+        if constexpr (KIND >= Kind::FLOAT16)
+            float_tile<KIND, M, N>(first, second, part, a, row, weights.cols, some);
+        else
+            integer_tile<KIND, GROUP, M, N>(first, second, part, a, row, some);
+        for (int m = 0; m < M; m++)
+            for (int p = 0; p < TILE_PANELS; p++) std::memcpy(&total[m][p].part[part], &some[m][p], sizeof some[m][p]);
+    }
     for (int m = 0; m < M; m++) {
         if (is_gate) {
             put_panel(out, row + m, pair, weights.rows, silu(total[m][0]) * total[m][1], nullptr);
