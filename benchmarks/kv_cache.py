@@ -1,7 +1,7 @@
 """What keys and values of 8 bits cost the pocket model: `python benchmarks/kv_cache.py HELDOUT` prints one JSON.
 
-HELDOUT is a folder of `llava scenes --kind instruct --split heldout`. Both sides are computed by the native kernels and
-differ in nothing else; `likeness` and `scores` are what they are in quantization.py.
+HELDOUT is a folder of `llava scenes --kind instruct --split heldout --count 800 --seed 100`. Both sides are
+computed by the native kernels and differ in nothing else; `likeness` and `scores` are what they are in quantization.py.
 """
 
 from __future__ import annotations

@@ -1,6 +1,6 @@
 """What fewer visual tokens cost and save: accuracy on held-out pictures, and milliseconds; kept in visual-tokens.json.
 
-    llava scenes --kind instruct --split heldout --seed 1 --count 800 --out runs/pocket-data/heldout
+    llava scenes --kind instruct --split heldout --count 800 --seed 100 --out runs/pocket-data/heldout
     python benchmarks/visual_tokens.py score runs/pocket-data/heldout all attention:16 pool:16 after-4:16
     python benchmarks/visual_tokens.py time all attention:16 pool:16 after-4:16
     python benchmarks/visual_tokens.py shapes llava-1.5-7b int4-g128 all attention:144 after-2:144
