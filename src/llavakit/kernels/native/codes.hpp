@@ -64,18 +64,14 @@ LANES_INLINE IntsOf<N> dot4(IntsOf<N> total, BytesOf<N> codes, BytesOf<N> fours)
 
 // Where there is no instruction for dot4, products come as 16 bits, two and two, and it takes some care and time to add
 // them up. So weights of 4 bits are added as they come, as long as they fit, and those of 8 bits get a sign.
-#if defined(__AVX2__) && !defined(__AVXVNNI__) && !defined(__AVX512VNNI__)
-constexpr bool IN_PAIRS = true;
 constexpr int DOTS_OF_PAIRS = 8;  // of codes below 16: 8 * 2 * 15 * 127 is below 2^15
 
-// What is added up to `total` in the end.
-template <int N>
-LANES_INLINE IntsOf<N> begin_dots(IntsOf<N>) {
-    return all_ints<N>(0);
-}
+#if defined(__AVX2__) && !defined(__AVXVNNI__) && !defined(__AVX512VNNI__)
+constexpr bool IN_PAIRS = true;
 
-template <int N>
-LANES_INLINE IntsOf<N> small_dot4(IntsOf<N> pairs, BytesOf<N> codes, BytesOf<N> fours) {
+// Of SMALL codes, below 16: to sums of pairs, which `add_pairs` adds to a total.
+template <bool SMALL, int N>
+LANES_INLINE IntsOf<N> add_dots(IntsOf<N> pairs, BytesOf<N> codes, BytesOf<N> fours) {
     FOR_PARTS_OF(N) {
         const __m256i two = _mm256_maddubs_epi16((__m256i)codes.part[i], (__m256i)fours.part[i]);
         pairs.part[i] = (IntVector)_mm256_add_epi16((__m256i)pairs.part[i], two);
@@ -85,7 +81,7 @@ LANES_INLINE IntsOf<N> small_dot4(IntsOf<N> pairs, BytesOf<N> codes, BytesOf<N> 
 }
 
 template <int N>
-LANES_INLINE IntsOf<N> end_dots(IntsOf<N> total, IntsOf<N> pairs) {
+LANES_INLINE IntsOf<N> add_pairs(IntsOf<N> total, IntsOf<N> pairs) {
     FOR_PARTS_OF(N) total.part[i] += (IntVector)_mm256_madd_epi16((__m256i)pairs.part[i], _mm256_set1_epi16(1));
     return total;
 }
@@ -106,8 +102,8 @@ LANES_INLINE CentredOf<N> centred(BytesOf<N> codes) {
     return x;
 }
 
-template <int N>
-LANES_INLINE IntsOf<N> centred_dot4(IntsOf<N> total, CentredOf<N> codes, BytesOf<N> fours) {
+template <bool SMALL, int N>
+LANES_INLINE IntsOf<N> add_dots(IntsOf<N> total, CentredOf<N> codes, BytesOf<N> fours) {
     FOR_PARTS_OF(N) {
         const __m256i turned = _mm256_sign_epi8((__m256i)fours.part[i], (__m256i)codes.sign.part[i]);
         const __m256i pairs = _mm256_maddubs_epi16((__m256i)codes.magnitude.part[i], turned);
@@ -118,35 +114,16 @@ LANES_INLINE IntsOf<N> centred_dot4(IntsOf<N> total, CentredOf<N> codes, BytesOf
 }
 #else
 constexpr bool IN_PAIRS = false;
-constexpr int DOTS_OF_PAIRS = 0;
 
-template <int N>
-LANES_INLINE IntsOf<N> begin_dots(IntsOf<N> total) {
-    return total;
-}
-
-template <int N>
-LANES_INLINE IntsOf<N> small_dot4(IntsOf<N> total, BytesOf<N> codes, BytesOf<N> fours) {
-    return dot4<true>(total, codes, fours);
-}
-
-template <int N>
-LANES_INLINE IntsOf<N> end_dots(IntsOf<N>, IntsOf<N> total) {
-    return total;
+template <bool SMALL, int N>
+LANES_INLINE IntsOf<N> add_dots(IntsOf<N> total, BytesOf<N> codes, BytesOf<N> fours) {
+    return dot4<SMALL>(total, codes, fours);
 }
 
 // Codes of 8 bits as they are: whoever adds them up takes off the 128.
 template <int N>
-using CentredOf = BytesOf<N>;
-
-template <int N>
 LANES_INLINE BytesOf<N> centred(BytesOf<N> codes) {
     return codes;
-}
-
-template <int N>
-LANES_INLINE IntsOf<N> centred_dot4(IntsOf<N> total, BytesOf<N> codes, BytesOf<N> fours) {
-    return dot4<false>(total, codes, fours);
 }
 #endif
 

@@ -60,7 +60,8 @@ LANES_INLINE void integer_tile(const uint8_t* first, const uint8_t* second, int 
     constexpr int FOURS = KIND == Kind::INT8 ? 1 : 2, STEP = 4 * FOURS;  // columns in a line of 64 bytes
     constexpr int64_t CODE_BYTES = llavakit::code_bytes(KIND, GROUP), RECORD_BYTES = llavakit::record_bytes(KIND, GROUP);
     constexpr bool SMALL = KIND == Kind::INT4 || KIND == Kind::INT4Z;
-    constexpr int STRETCH = SMALL && IN_PAIRS ? DOTS_OF_PAIRS * 4 : GROUP;  // columns whose dots are added up at once
+    constexpr bool PAIRED = SMALL && IN_PAIRS;
+    constexpr int STRETCH = PAIRED ? DOTS_OF_PAIRS * 4 : GROUP;  // columns whose dots are added up at once
     constexpr bool FROM_ZERO = KIND == Kind::INT4Z || (!SMALL && IN_PAIRS);
     const uint8_t* panels[TILE_PANELS] = {first + part * VECTOR_BYTES, second + part * VECTOR_BYTES};
     const int8_t* codes = a.codes + row * a.cols;
@@ -80,7 +81,7 @@ LANES_INLINE void integer_tile(const uint8_t* first, const uint8_t* second, int 
         for (int stretch = 0; stretch < GROUP; stretch += STRETCH) {
             IntsOf<N> dots[M][TILE_PANELS];
             for (int m = 0; m < M; m++)
-                for (int p = 0; p < TILE_PANELS; p++) dots[m][p] = SMALL ? begin_dots(products[m][p]) : products[m][p];
+                for (int p = 0; p < TILE_PANELS; p++) dots[m][p] = PAIRED ? all_ints<N>(0) : products[m][p];
 #pragma GCC unroll 4
             for (int k = stretch; k < stretch + STRETCH; k += STEP) {
                 const int64_t line = record + half * CODE_BYTES + k / STEP * 64;
@@ -99,18 +100,18 @@ LANES_INLINE void integer_tile(const uint8_t* first, const uint8_t* second, int 
 #pragma GCC unroll 8
                     for (int m = 0; m < M; m++) {
                         const BytesOf<N> fours = all_fours<N>(four + m * a.cols + which * 4);
-                        for (int p = 0; p < TILE_PANELS; p++) {
-                            if constexpr (SMALL)
-                                dots[m][p] = small_dot4(dots[m][p], weights[p], fours);
-                            else
-                                dots[m][p] = centred_dot4(dots[m][p], weights[p], fours);
-                        }
+                        for (int p = 0; p < TILE_PANELS; p++)
+                            dots[m][p] = add_dots<SMALL>(dots[m][p], weights[p], fours);
                     }
                 }
             }
             for (int m = 0; m < M; m++)
-                for (int p = 0; p < TILE_PANELS; p++)
-                    products[m][p] = SMALL ? end_dots(products[m][p], dots[m][p]) : dots[m][p];
+                for (int p = 0; p < TILE_PANELS; p++) {
+                    if constexpr (PAIRED)
+                        products[m][p] = add_pairs(products[m][p], dots[m][p]);
+                    else
+                        products[m][p] = dots[m][p];
+                }
         }
 #pragma GCC unroll 2
         for (int p = 0; p < TILE_PANELS; p++) {
