@@ -6,20 +6,25 @@ import gc
 import weakref
 from collections.abc import Sequence
 from copy import deepcopy
+from functools import partial
+from pathlib import Path
 
 import pytest
 import torch
 
 pytest.importorskip("triton", reason="kernels of a GPU are written in triton, which is not installed")
 
+from tests.kernels.gpu.fibers import OnFibers
+
 from llavakit.anyres import PartlyKept
 from llavakit.bench.shapes import random_model
 from llavakit.config import LanguageConfig, LlavaConfig, SpecialTokens, VisionConfig
+from llavakit.engine import gpu_language
 from llavakit.engine.block_storage import OneSequence
 from llavakit.engine.fixed_storage import FixedStorage
 from llavakit.engine.gpu_language import GpuLanguage, can_take
 from llavakit.engine.torch_language import TorchLanguage
-from llavakit.kernels.gpu import decoder
+from llavakit.kernels.gpu import decoder, persistent
 from llavakit.kernels.packed import dequantize
 from llavakit.model import LanguageModel
 from llavakit.model.drop import Drop
@@ -36,6 +41,8 @@ SHAPES = {
     "plain": (64, 96, 2, 2, 32, False, False),
     "grouped": (96, 64, 6, 2, 32, True, True),
     "odd": (288, 272, 2, 1, 96, False, False),  # columns that fill no chunk, and heads that are no power of two
+    "wide": (288, 1328, 2, 2, 128, False, False),  # rows in several pieces
+    "shared": (320, 1104, 4, 1, 64, True, True),
 }
 
 
@@ -67,7 +74,7 @@ def written_out(language: LanguageModel) -> LanguageModel:
     for name, part in language.named_modules():
         if isinstance(part, QuantizedLinear):
             linear = torch.nn.Linear(part.cols, part.rows, bias=part.bias is not None)
-            linear.weight, linear.bias = torch.nn.Parameter(dequantize(part.matrix)), part.bias
+            linear.weight, linear.bias = torch.nn.Parameter(dequantize(part.matrix)), deepcopy(part.bias)
             plain.set_submodule(name, linear)
         if isinstance(part, QuantizedEmbedding):
             plain.set_submodule(name, torch.nn.Embedding.from_pretrained(dequantize(part.matrix)))
@@ -158,12 +165,12 @@ class Pair:
 
 
 def cases() -> list[tuple[str, str | None, torch.dtype]]:
-    plain = [(shapes, None, torch.float32) for shapes in SHAPES]
+    plain = [(shapes, None, torch.float32) for shapes in ("plain", "grouped", "odd")]
     coded = [("plain", "int8"), ("odd", "int8"), ("odd", "int4-g32"), ("odd", "int4-g128"), ("grouped", "int4-g128"),
              ("plain", "nf4")]  # fmt: skip
     if not IS_CUDA:
         return plain + [(shapes, scheme, torch.float32) for shapes, scheme in coded]
-    halves = [(shapes, None, torch.bfloat16) for shapes in SHAPES]
+    halves = [(shapes, None, torch.bfloat16) for shapes in ("plain", "grouped", "odd")]
     return plain + halves + [(shapes, scheme, torch.bfloat16) for shapes, scheme in coded]
 
 
@@ -206,7 +213,7 @@ def test_one_program_takes_all_tokens_where_there_are_many_rows(shapes: str, mon
 def test_float16_bears_what_it_bears_in_torch() -> None:
     pair = Pair("plain", None, dtype=torch.float16)
     for language in pair.languages:
-        table = language._language.embed_tokens.weight if hasattr(language, "_language") else language.rows._table
+        table = language._language.embed_tokens.weight if hasattr(language, "_language") else language._many._table
         table.data *= 2e5  # hidden states of tens of thousands, as some models have them
     pair.rows((3, [6]))
 
@@ -223,3 +230,28 @@ def test_what_is_joined_is_not_kept_twice() -> None:
 def test_many_rows_are_multiplied_in_larger_tiles() -> None:
     pair = Pair("plain", None, dtype=torch.float32)
     pair.rows(*((place, [4, 2, 9]) for place in range(3, 36)))
+
+
+@pytest.mark.parametrize("is_late", [False, True])
+@pytest.mark.parametrize(
+    ("shapes", "scheme", "dtype"),
+    [("wide", None, torch.bfloat16), ("wide", "int4-g32", torch.bfloat16), ("wide", "int8", torch.float16),
+     ("shared", None, torch.float16), ("shared", "int4-g128", torch.bfloat16), ("shared", "nf4", torch.bfloat16)],
+)  # fmt: skip
+def test_a_token_in_one_launch(
+    shapes: str, scheme: str | None, dtype: torch.dtype, is_late: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """On a card, and elsewhere on fibers: in smaller pieces, or these matrices would all have one a row."""
+    if not IS_CUDA:
+        launcher = OnFibers(tmp_path, programs=2, shared_memory=40_000, is_late=is_late)
+        monkeypatch.setattr(persistent, "WARPS", 2)
+        monkeypatch.setattr(persistent, "PIECE", 1024)
+        monkeypatch.setattr(
+            gpu_language, "persistent_decoder", partial(persistent.PersistentDecoder, launcher=launcher)
+        )
+    pair = Pair(shapes, scheme, dtype=dtype, has_bias=True, drop_after=1)
+    if pair.languages[1]._one is None:
+        pytest.skip("this card is older than the kernel of whole tokens")
+    pair.rows((180, [4, 2, 9, 0, 1, 3, 5, 6, 7, 8, 10, 11]), position=2, dropped=21)
+    pair.rows((0, [6]))
+    pair.rows((32, [7, 8, 3]), dropped=1)

@@ -22,6 +22,7 @@ from triton.backends.compiler import GPUTarget
 from triton.compiler import ASTSource
 
 from llavakit.kernels.gpu import decoder, elementwise, products
+from llavakit.kernels.gpu.layers import GpuLayer, Sizes
 from llavakit.kernels.gpu.matrix import GpuMatrix
 
 TYPES = {torch.bfloat16: "bf16", torch.float32: "fp32", torch.int64: "i64", torch.int32: "i32", torch.int8: "i8",
@@ -53,7 +54,8 @@ def matrix(rows: int, cols: int, bits: int, group: int) -> GpuMatrix:
     if bits == 16:
         return GpuMatrix(empty(rows, cols), rows, cols)
     data = empty(rows, cols, dtype=torch.int8) if bits == 8 else empty(rows, cols // 2, dtype=torch.uint8)
-    return GpuMatrix(data, rows, cols, bits, group, empty(rows, cols // group // 2, dtype=torch.int32))
+    scales = empty((rows + 1) // 2, -(-cols // group // 4) * 2, 2, dtype=torch.int32)
+    return GpuMatrix(data, rows, cols, bits, group, scales)
 
 
 def launch_all(rows: int, kv_heads: int, bits: int, group: int) -> None:
@@ -61,13 +63,14 @@ def launch_all(rows: int, kv_heads: int, bits: int, group: int) -> None:
         return matrix(outputs, inputs, bits, group)
 
     slots, angles = 1024 * 16, empty(4096, HEAD_DIM // 2, dtype=torch.float32)
-    layer = decoder.GpuLayer(
+    layer = GpuLayer(
         empty(DIM), weights((HEADS + 2 * kv_heads) * HEAD_DIM, DIM), None, weights(DIM, HEADS * HEAD_DIM), empty(DIM),
         weights(2 * INNER, DIM), weights(DIM, INNER), *(empty(kv_heads, slots, HEAD_DIM) for _ in range(2)),
     )  # fmt: skip
     step = decoder.GpuDecoder(
-        [layer], sizes=decoder.Sizes(HEADS, kv_heads, HEAD_DIM, 16, 4, 1e-5), table=empty(VOCAB, DIM), norm=empty(DIM),
-        head=matrix(VOCAB, DIM, 16 if bits == 16 else 8, 128), cosine=angles, sine=angles, bias=None, most_rows=64,
+        [layer], sizes=Sizes(HEADS, kv_heads, HEAD_DIM, 16, 4, 1e-5), table=empty(VOCAB, DIM), norm=empty(DIM),
+        head=matrix(VOCAB, DIM, 16 if bits == 16 else 8, 128), cosine=angles, sine=angles, bias=None, drop_after=1,
+        most_rows=64,
     )  # fmt: skip
     step(empty(rows, 68, dtype=torch.int64))
     hidden = empty(640, DIM)

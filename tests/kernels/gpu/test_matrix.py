@@ -9,11 +9,11 @@ from llavakit.kernels.gpu.matrix import can_code, coded_matrix, plain_matrix
 from llavakit.kernels.packed import Packed, dequantize, pack
 
 
-def random_packed(rows: int, cols: int, kind: str, group: int) -> Packed:
+def random_packed(rows: int, cols: int, kind: str, group: int, *, size: float = 1.0) -> Packed:
     torch.manual_seed(rows + cols)
     codes = torch.randint(1 if kind == "int8" else 0, 256 if kind == "int8" else 16, (rows, cols), dtype=torch.uint8)
     groups = -(-cols // group)
-    scales = torch.rand(rows, groups).add(0.5).half()
+    scales = torch.rand(rows, groups).add(0.5).mul(size).half()
     offsets = torch.randn(rows, groups).half() if kind == "int4z" else None
     return pack(codes, scales, offsets, kind=kind, group=group)
 

@@ -15,43 +15,13 @@ from torch import Tensor
 
 from llavakit.kernels.gpu import products
 from llavakit.kernels.gpu.attention import attend_rows
+from llavakit.kernels.gpu.layers import GpuLayer, Sizes
 from llavakit.kernels.gpu.matrix import CHUNK, GpuMatrix
 
 LARGE_SHARED = 200_000  # bytes of a processor's shared memory, which the tiles for many rows take
 FEW_ROWS = 16  # with so many at most, warps share out columns; with more a matrix unit takes all of them at once
 AT_ONCE = 256  # programs that a card computes, more or less
 LONGEST_SPLIT = 8
-
-
-@dataclass(frozen=True)
-class GpuLayer:
-    """`heads` is query, key and value below one another, `gated` the gate and what it gates."""
-
-    input_norm: Float[Tensor, " dim"]
-    heads: GpuMatrix
-    heads_bias: Float[Tensor, " heads"] | None
-    out: GpuMatrix
-    output_norm: Float[Tensor, " dim"]
-    gated: GpuMatrix
-    down: GpuMatrix
-    keys: Float[Tensor, "kv_heads slots head_dim"]
-    values: Float[Tensor, "kv_heads slots head_dim"]
-
-    @property
-    def nbytes(self) -> int:
-        """Of what each token reads of the weights."""
-        parts = (self.input_norm, self.heads, self.heads_bias, self.out, self.output_norm, self.gated, self.down)
-        return sum(0 if part is None else part.nbytes for part in parts)
-
-
-@dataclass(frozen=True)
-class Sizes:
-    num_heads: int
-    num_kv_heads: int
-    head_dim: int
-    block: int  # tokens of a block of keys and values
-    header: int  # numbers of a plan's row before those of its blocks: token, rotary position, place, later place
-    eps: float
 
 
 @dataclass(frozen=True)
@@ -115,13 +85,13 @@ class GpuDecoder:
         cosine: Float[Tensor, "positions pairs"],
         sine: Float[Tensor, "positions pairs"],
         bias: Float[Tensor, " slots"] | None,
+        drop_after: int,
         most_rows: int,
-        drop_after: int | None = None,
     ) -> None:
         """The layers behind the first `drop_after` take a row's later place; as it is, all take the same."""
         self._layers, self._sizes, self._table, self._norm, self._head = list(layers), sizes, table, norm, head
         self._cosine, self._sine, self._bias = cosine, sine, bias
-        self._drop_after = len(layers) if drop_after is None else drop_after
+        self._drop_after = drop_after
         self._dim, dtype, device = table.shape[1], table.dtype, table.device
 
         def room(*shape: int, dtype: torch.dtype = dtype) -> Tensor:

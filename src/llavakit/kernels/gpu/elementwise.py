@@ -9,7 +9,7 @@ from jaxtyping import Float, Int
 from torch import Tensor
 
 from llavakit.kernels.gpu.matrix import CHUNK, GpuMatrix
-from llavakit.kernels.gpu.products import half_of
+from llavakit.kernels.gpu.products import half_of, place_of_word
 
 
 def add_and_norm(
@@ -111,7 +111,8 @@ def _write_values(
     row = (tl.program_id(0) * BLOCK + tl.arange(0, BLOCK)).to(tl.int64)[:, None]
     chunk, column = tl.program_id(1), tl.arange(0, HALF)[None, :]
     is_row = row < ROWS
-    word = row * (WIDTH // (2 * GROUP)) + (chunk * HALF + column) // GROUP
+    words: tl.constexpr = WIDTH // (2 * GROUP)
+    word = place_of_word(row, (chunk * HALF + column) // GROUP, words + words % 2)
     scale = tl.load(scales + word, is_row, other=0)
     if BITS == 8:
         place = data + row * WIDTH + chunk * 2 * HALF + column

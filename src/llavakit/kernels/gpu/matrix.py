@@ -27,7 +27,8 @@ class GpuMatrix:
         8 bits    scale * code, which has a sign
 
     `scales` are float16, two in a word: of a group of the left half of a chunk in its lower half, and of the group as
-    far into the right one in its upper half.
+    far into the right one in its upper half. Those of a row and of the next take turns, because a kernel reads both,
+    and their number is even, because it copies 16 bytes at once.
     """
 
     data: Tensor
@@ -35,7 +36,7 @@ class GpuMatrix:
     cols: int
     bits: int = 16
     group: int = CHUNK // 2
-    scales: Int32[Tensor, "rows words"] | None = None
+    scales: Int32[Tensor, "pairs words 2"] | None = None
 
     @property
     def width(self) -> int:
@@ -55,7 +56,8 @@ class GpuMatrix:
             numbers = numbers.unflatten(1, (-1, CHUNK // 2))
             numbers = torch.cat((numbers & 15, numbers >> 4), dim=2).flatten(1)
             numbers = numbers.float() - CENTER["int4"]
-        halves = self.scales.view(torch.float16).float().unflatten(1, (self.width // CHUNK, -1, 2))
+        words = self.scales.transpose(1, 2).flatten(0, 1)[: self.rows, : self.width // self.group // 2].contiguous()
+        halves = words.view(torch.float16).float().unflatten(1, (self.width // CHUNK, -1, 2))
         scales = halves.transpose(2, 3).flatten(1).repeat_interleave(self.group, dim=1)
         return (numbers * scales)[:, : self.cols]
 
@@ -78,12 +80,13 @@ def coded_matrix(*packed: Packed) -> GpuMatrix:
     takes a GPU longer than to read another half byte.
     """
     parts = [_coded(one) for one in packed]
-    data, scales = (torch.cat(some) for some in zip(*parts, strict=True))
+    data, words = (torch.cat(some) for some in zip(*parts, strict=True))
+    scales = F.pad(words, (0, words.shape[1] % 2, 0, len(words) % 2)).unflatten(0, (-1, 2)).transpose(1, 2).contiguous()
     return GpuMatrix(data, len(data), packed[0].cols, 8 if data.dtype == torch.int8 else 4, packed[0].group, scales)
 
 
 def _coded(packed: Packed) -> tuple[Tensor, Tensor]:
-    """Data and scales of `GpuMatrix`."""
+    """Data of `GpuMatrix`, and the words of its scales, row by row."""
     assert can_code(packed)
     codes, scales, _ = unpack(packed)
     codes = F.pad(codes, (0, -packed.cols % CHUNK), value=CENTER[packed.kind])
