@@ -106,16 +106,19 @@ struct Steps {
 
 DEVICE i64 slot_of(const Token& token, int place) { return token.blocks[place / BLOCK] * BLOCK + place % BLOCK; }
 
-// The quads of a product are shared out among programs one by one, going on in the next phase where the last one ended,
-// and in a program among its warps.
-struct Quads {
-  int first, step, end;
+// What a program has of a product: quads, shared out among programs one by one, going on in the next phase where the last
+// one ended. Their pieces are shared out among its warps, so that all of these are busy until the end.
+struct Share {
+  int first, quads, pieces;
 
-  DEVICE Quads(const Matrix& matrix, int warp, int& shift) : step(programs() * WARPS), end((matrix.rows + 3) / 4) {
-    const int mine = program() - shift;
-    first = (mine < 0 ? mine + programs() : mine) + warp * programs();
-    shift = (shift + end) % programs();
+  DEVICE Share(const Matrix& matrix, int& shift) : pieces((matrix.row_bytes + PIECE - 1) / PIECE) {
+    const int all = (matrix.rows + 3) / 4, mine = program() - shift;
+    first = mine < 0 ? mine + programs() : mine;
+    quads = first < all ? (all - first - 1) / programs() + 1 : 0;
+    shift = (shift + all) % programs();
   }
+  DEVICE int size() const { return quads * pieces; }
+  DEVICE int quad(int index) const { return first + index * programs(); }
 };
 
 // The stages of a warp, each filled and emptied again and again: `use` counts how often any was.
@@ -166,9 +169,9 @@ struct Caller {
         }
       } else {
         const Matrix matrix = phase.matrix(model);
-        const Quads quads(matrix, warp, shift);
-        for (int quad = quads.first; quad < quads.end; quad += quads.step) {
-          for (int at = 0; at < matrix.row_bytes; at += PIECE) call_rows(matrix, rows_of(phase, quad), at);
+        const Share share(matrix, shift);
+        for (int piece = warp; piece < share.size(); piece += WARPS) {
+          call_rows(matrix, rows_of(phase, share.quad(piece / share.pieces)), piece % share.pieces * PIECE);
         }
       }
     }
@@ -299,14 +302,16 @@ struct Activations {
   template <int NUMBER, class Numbers>
   DEVICE void put_all(int bits, Numbers numbers) {
     constexpr int TIMES = ((NUMBER + 255) / 256 * 256 + 8 * THREADS - 1) / (8 * THREADS);
-    int end = width<NUMBER>(bits);
+    float x[TIMES][8];
 #pragma unroll
     for (int i = 0; i < TIMES; ++i) {
-      int column = (i * THREADS + thread()) * 8;
-      float x[8] = {0, 0, 0, 0, 0, 0, 0, 0};
-      if (column < NUMBER) numbers(column, x);
-      put(bits, end, column, x);
+      const int column = (i * THREADS + thread()) * 8;
+#pragma unroll
+      for (int j = 0; j < 8; ++j) x[i][j] = 0;
+      if (column < NUMBER) numbers(column, x[i]);
     }
+#pragma unroll
+    for (int i = 0; i < TIMES; ++i) put(bits, width<NUMBER>(bits), (i * THREADS + thread()) * 8, x[i]);
     wait_for_program();
   }
 
@@ -417,26 +422,22 @@ DEVICE void multiply(const Activations& x, const Matrix& matrix, const char* sta
 
 DEVICE float number_at(const u16* place) { return low(*place); }
 DEVICE void store(u16* place, float number) { *place = u16(pair(number, 0)); }
-DEVICE float picked(const float (&sums)[4], int number) {
-  return number == 0 ? sums[0] : number == 1 ? sums[1] : number == 2 ? sums[2] : sums[3];
-}
 
-// What becomes of the four sums of a quad; what it needs for that is read while they are made.
+// What becomes of one sum, or of the two of a pair; what is needed for that is read while they are made.
 struct Finish {
   const Model& model;
   const Token& token;
   Phase phase;
-  int lane, row;
-  bool is_mine;
+  int index, lane, row;
   float one, two;
 
-  DEVICE Finish(const Model& model, const Token& token, Phase phase, int quad)
-      : model(model), token(token), phase(phase), lane(thread() % 32), one(0), two(0) {
-    const Rows rows = rows_of(phase, quad);
-    const bool is_pair = phase.is(TO_HEADS) || phase.is(TO_INNER);
-    row = rows.first + lane % 2 + (is_pair ? 0 : lane / 2 * rows.apart);
-    is_mine = lane < (is_pair ? 2 : 4);
-    if (!is_mine) return;
+  DEVICE static int lanes(Phase phase) { return phase.is(TO_HEADS) || phase.is(TO_INNER) ? 2 : 4; }
+
+  DEVICE Finish(const Model& model, const Token& token, Phase phase, const Share& share, int item)
+      : model(model), token(token), phase(phase), index(item / lanes(phase)), lane(item % lanes(phase)), one(0), two(0) {
+    const Rows rows = rows_of(phase, share.quad(index));
+    row = rows.first + lane % 2 + lane / 2 * rows.apart;
+    if (index >= share.quads) return;
     if (phase.is(TO_HEADS) && row < (HEADS + KV_HEADS) * HEAD_DIM) {
       const i64 angle = token.position * (HEAD_DIM / 2) + row % HEAD_DIM;
       one = model.cosine[angle];
@@ -448,17 +449,24 @@ struct Finish {
     }
   }
 
-  DEVICE void operator()(const float (&sums)[4]) const {
-    if (!is_mine) return;
+  // Of the pieces of a row of the quad.
+  DEVICE float sum(const Share& share, const float* sums, int number) const {
+    float sum = 0;
+    for (int piece = 0; piece < share.pieces; ++piece) sum += sums[(index * share.pieces + piece) * 4 + number];
+    return sum;
+  }
+
+  DEVICE void operator()(const Share& share, const float* sums) const {
+    if (index >= share.quads) return;
+    const float first = sum(share, sums, lane);
     if (phase.is_scores()) {
-      if (row < model.head.rows) store(model.logits + row, picked(sums, lane));
+      if (row < model.head.rows) store(model.logits + row, first);
     } else if (phase.is(TO_HEADS)) {
-      heads(lane ? sums[1] : sums[0], lane ? sums[3] : sums[2]);
+      heads(first, sum(share, sums, 2 + lane));
     } else if (phase.is(TO_INNER)) {
-      const float gate = lane ? sums[1] : sums[0], up = lane ? sums[3] : sums[2];
-      store(model.inner + row, gate / (1 + exp2_of(-1.44269504f * gate)) * up);
+      store(model.inner + row, first / (1 + exp2_of(-1.44269504f * first)) * sum(share, sums, 2 + lane));
     } else {
-      store(model.hidden + row, one + picked(sums, lane));
+      store(model.hidden + row, one + first);
     }
   }
 
@@ -485,22 +493,36 @@ struct Finish {
   }
 };
 
-DEVICE void product(const Model& model, const Token& token, Ring& ring, const Activations& x, Phase phase, int& shift) {
-  const Matrix matrix = phase.matrix(model);
-  const Quads quads(matrix, warp(), shift);
-  for (int quad = quads.first; quad < quads.end; quad += quads.step) {
-    const Finish finish(model, token, phase, quad);
-    float sums[4] = {0, 0, 0, 0};
-    for (int at = 0; at < matrix.row_bytes; at += PIECE) {
-      ring.wait_until_filled();
-      if (matrix.bits == 16) multiply<16>(x, matrix, ring.stage(), at, sums);
-      else if (matrix.bits == 8) multiply<8>(x, matrix, ring.stage(), at, sums);
-      else multiply<4>(x, matrix, ring.stage(), at, sums);
-      ring.empty();
-    }
+// The sums of a warp's lanes for four rows, each by the first of eight lanes that have it then.
+DEVICE void store_sums(const float (&sums)[4], float* goal) {
+  const int lane = thread() % 32;
+  const bool is_late = lane & 16, is_odd = lane & 8;
+  const float even = (is_late ? sums[2] : sums[0]) + exchange(is_late ? sums[0] : sums[2], 16);
+  const float odd = (is_late ? sums[3] : sums[1]) + exchange(is_late ? sums[1] : sums[3], 16);
+  float sum = (is_odd ? odd : even) + exchange(is_odd ? even : odd, 8);
 #pragma unroll
-    for (int row = 0; row < 4; ++row) sums[row] = sum_of_warp(sums[row]);
-    finish(sums);
+  for (int other = 4; other; other /= 2) sum += exchange(sum, other);
+  if (lane % 8 == 0) goal[lane / 8] = sum;
+}
+
+DEVICE void product(const Model& model, const Token& token, Ring& ring, const Activations& x, float* sums, Phase phase, int& shift) {
+  const Matrix matrix = phase.matrix(model);
+  const Share share(matrix, shift);
+  const Finish finish(model, token, phase, share, thread());
+  for (int piece = warp(); piece < share.size(); piece += WARPS) {
+    const int at = piece % share.pieces * PIECE;
+    float lane_sums[4] = {0, 0, 0, 0};
+    ring.wait_until_filled();
+    if (matrix.bits == 16) multiply<16>(x, matrix, ring.stage(), at, lane_sums);
+    else if (matrix.bits == 8) multiply<8>(x, matrix, ring.stage(), at, lane_sums);
+    else multiply<4>(x, matrix, ring.stage(), at, lane_sums);
+    ring.empty();
+    store_sums(lane_sums, sums + piece * 4);
+  }
+  wait_for_program();
+  finish(share, sums);
+  for (int item = THREADS + thread(); item < share.quads * Finish::lanes(phase); item += THREADS) {
+    Finish(model, token, phase, share, item)(share, sums);
   }
 }
 
@@ -664,6 +686,7 @@ KERNEL decode_token(const __grid_constant__ Model model, const i64* plan) {
   Activations x{behind, reinterpret_cast<float*>(behind + ACTIVATIONS), nullptr, nullptr};
   x.sums = reinterpret_cast<int*>(x.scales + WIDEST / 128);
   x.warps_sums = reinterpret_cast<float*>(x.sums + WIDEST / 16);
+  float* sums = x.warps_sums + WARPS;
   const u16* hidden = model.table + token.number * DIM;
   int shift = 0;
   for (Phase phase{0};; ++phase.number) {
@@ -683,7 +706,7 @@ KERNEL decode_token(const __grid_constant__ Model model, const i64* plan) {
                                                   : model.layers[phase.layer()].output_norm;
         x.put_norm(bits, hidden, weights, float(model.eps));
       }
-      product(model, token, ring, x, phase, shift);
+      product(model, token, ring, x, sums, phase, shift);
     }
     if (phase.is(FROM_HEADS)) hidden = model.hidden;
     if (phase.is_scores()) break;

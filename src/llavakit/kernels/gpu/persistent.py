@@ -17,8 +17,8 @@ from llavakit.kernels.gpu.layers import GpuLayer, Sizes
 from llavakit.kernels.gpu.matrix import CHUNK, GpuMatrix
 
 WARPS = 8  # of a program that compute, and as many that call for what they need
-PIECE = 2048  # bytes of a row that are copied at once
-AHEAD = 1  # pieces of four rows that are under way for a warp
+PIECE = 1024  # bytes of a row that are copied at once
+AHEAD = 2  # pieces of four rows that are under way for a warp
 MOST_SPLITS = 8
 LARGEST_GROUP = 4  # query heads of a key head, whose sums fit into registers
 
@@ -104,7 +104,8 @@ class PersistentDecoder:
             "SCALES": max((16 * PIECE // matrix.group for matrix in coded), default=0),
             "IS_HALF": int(dtype == torch.float16),
         }  # fmt: skip
-        stages, shared = _stages(constants, launcher.shared_memory)
+        most_sums = max(_pieces(matrix, launcher.programs) * 4 for matrix in (head, *_matrices(layers)))
+        stages, shared = _stages(constants, launcher.shared_memory, most_sums)
         if stages < 2:
             raise RuntimeError(f"its {launcher.shared_memory} bytes of shared memory hold no two pieces for each warp")
         source = files(__package__).joinpath("persistent.cu").read_text()
@@ -139,13 +140,18 @@ def _matrices(layers: Sequence[GpuLayer]) -> list[GpuMatrix]:
     return [matrix for layer in layers for matrix in (layer.heads, layer.out, layer.gated, layer.down)]
 
 
-def _stages(constants: Constants, shared_memory: int) -> tuple[int, int]:
+def _pieces(matrix: GpuMatrix, programs: int) -> int:
+    """That a program multiplies, at most."""
+    return -(-(-(-matrix.rows // 4)) // programs) * -(-matrix.data[0].nbytes // PIECE)
+
+
+def _stages(constants: Constants, shared_memory: int, most_sums: int) -> tuple[int, int]:
     """How many pieces of four rows a warp has room for, and the bytes of shared memory that a program has then."""
     heads = constants["HEADS"] * constants["HEAD_DIM"]
     widest = -(-max(constants["DIM"], constants["INNER"], heads) // CHUNK) * CHUNK
     group = constants["HEADS"] // constants["KV_HEADS"]
     activations = max(2 * widest, 4 * WARPS * group * (constants["HEAD_DIM"] + 4))
-    aside = activations + 4 * (widest // 128 + widest // 16 + WARPS)
+    aside = activations + 4 * (widest // 128 + widest // 16 + WARPS + most_sums)
     stage = 4 * PIECE + constants["SCALES"] + 16
     stages = (shared_memory - aside) // (WARPS * stage)
     return stages, aside + WARPS * stages * stage
