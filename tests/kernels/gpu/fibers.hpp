@@ -44,7 +44,7 @@ struct Warp {
 struct Program {
   std::vector<char> memory;
   Meeting meeting, of_all;
-  Warp warps[2 * WARPS];
+  Warp warps[WARPS + CALLERS];
   std::vector<Copy> copies;  // that are not made yet
 };
 
@@ -89,14 +89,17 @@ static char* shared() {
 }
 static int thread() { return now->thread; }
 static int warp() { return now->thread / 32; }
-static bool is_elected() { return now->thread % 32 == 0; }
 static int program() { return now->number; }
 static int programs() { return number_of_programs; }
 
 static Warp& warp_here() { return now->program->warps[thread() / 32]; }
 static void wait_for_program() { wait(now->program->meeting, WARPS * 32); }
-static void wait_for_all() { wait(now->program->of_all, 2 * WARPS * 32); }
+static void wait_for_all() { wait(now->program->of_all, (WARPS + CALLERS) * 32); }
 static void wait_for_warp() { wait(warp_here().meeting, 32); }
+static bool is_elected() {
+  wait_for_warp();
+  return thread() % 32 == 0;
+}
 template <class Number>
 static Number exchange(Number value, int other) {
   static_assert(sizeof(Number) == 4, "what a warp exchanges");
@@ -156,6 +159,11 @@ static int add_dots_uu(u32 one, u32 two, int sum) { return dots<u8, u8>(one, two
 static Words fresh_words(const void* place) {
   demand(is_aligned(place), "16 bytes are read that are not aligned");
   return *static_cast<const Words*>(place);
+}
+static u64 fresh_pair(const float* place) {
+  u64 pair;
+  memcpy(&pair, place, 8);
+  return pair;
 }
 static u32 fresh_number(const u16* place) { return *place; }
 
@@ -233,10 +241,10 @@ static void run() {
 extern "C" const char* launch(const void* model, const i64* plan, int programs, int shared_bytes) {
   fault = nullptr, given_model = model, given_plan = plan, number_of_programs = programs;
   std::vector<Program> all(programs);
-  std::vector<Fiber> fibers(programs * 2 * WARPS * 32);
+  std::vector<Fiber> fibers(programs * (WARPS + CALLERS) * 32);
   for (int i = 0; i < int(fibers.size()); ++i) {
     Fiber& fiber = fibers[i];
-    fiber.number = i / (2 * WARPS * 32), fiber.thread = i % (2 * WARPS * 32), fiber.program = &all[fiber.number];
+    fiber.number = i / ((WARPS + CALLERS) * 32), fiber.thread = i % ((WARPS + CALLERS) * 32), fiber.program = &all[fiber.number];
     fiber.program->memory.assign(shared_bytes + 128, 0x7B);
     fiber.stack.resize(64 << 10);
     getcontext(&fiber.context);

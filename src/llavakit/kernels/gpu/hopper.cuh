@@ -12,7 +12,7 @@ struct alignas(16) Words {
 };
 
 #define DEVICE __device__ __forceinline__
-#define KERNEL extern "C" __global__ void __launch_bounds__(2 * WARPS * 32, 1)
+#define KERNEL extern "C" __global__ void __launch_bounds__((WARPS + CALLERS) * 32, 1)
 
 extern __shared__ __align__(128) char shared_memory[];
 
@@ -97,6 +97,11 @@ DEVICE Words fresh_words(const void* place) {
   asm volatile("ld.global.cg.v4.u32 {%0, %1, %2, %3}, [%4];"
                : "=r"(w.word[0]), "=r"(w.word[1]), "=r"(w.word[2]), "=r"(w.word[3]) : "l"(place) : "memory");
   return w;
+}
+DEVICE u64 fresh_pair(const float* place) {
+  u64 pair;
+  asm volatile("ld.global.cg.u64 %0, [%1];" : "=l"(pair) : "l"(place) : "memory");
+  return pair;
 }
 DEVICE u32 fresh_number(const u16* place) {
   u16 bits;

@@ -1,9 +1,8 @@
 // A token through the whole decoder in one launch, with as many programs as the card has processors.
 //
-// Weights do not depend on the token, so nothing has to wait with reading them. Each warp that computes has another one,
-// its caller, that does nothing but go through all that it will need, over all layers, and call for the next piece as
-// soon as there is room in shared memory. Where programs have to wait for one another (five times a layer), the memory
-// goes on.
+// Weights do not depend on the token, so nothing has to wait with reading them. Some warps of a program, its callers, do
+// nothing but go through all that the others will need, over all layers, and call for the next piece as soon as there is
+// room in shared memory. Where programs have to wait for one another (five times a layer), the memory goes on.
 //
 // No more than AHEAD pieces of a warp are under way at any time: just so many as keep the memory busy. With more of them,
 // whatever else is read would stand in line behind them.
@@ -12,19 +11,19 @@
 // multiplied with codes four at a time. That is exact, and finer than bfloat16.
 //
 // Constants given by the host: LAYERS, DROP_AFTER, DIM, INNER, HEADS, KV_HEADS, HEAD_DIM, BLOCK, HEADER, SPLITS, WARPS,
-// STAGES, AHEAD, PIECE, SCALES, IS_HALF.
+// CALLERS, STAGES, AHEAD, PIECE, SCALES, IS_HALF.
 
 constexpr int THREADS = WARPS * 32, GROUP = HEADS / KV_HEADS, QUERY = HEADS * HEAD_DIM;
 constexpr int STAGE = 4 * PIECE + SCALES;  // bytes: a piece of four rows of a matrix, and behind them their scales
-constexpr int AT_ONCE = 512;           // bytes that a warp reads of a row
 constexpr int TOKENS = PIECE / HEAD_DIM < BLOCK ? PIECE / HEAD_DIM : BLOCK;  // whose keys and values fill one
 constexpr int LARGEST = DIM > INNER ? (DIM > QUERY ? DIM : QUERY) : (INNER > QUERY ? INNER : QUERY);
 constexpr int WIDEST = (LARGEST + 255) / 256 * 256;
-constexpr int PART = HEAD_DIM + 4;  // of attention: sums of a head, their greatest score and total weight, and padding
-constexpr int ATTENTION_PART = GROUP * PART;
-constexpr int ACTIVATIONS = 2 * WIDEST > 4 * WARPS * ATTENTION_PART ? 2 * WIDEST : 4 * WARPS * ATTENTION_PART;
+constexpr int PART = HEAD_DIM + 2;  // of attention: sums of a head, their greatest score and total weight
+constexpr int PARTS = 4 * WARPS * GROUP * PART, ACTIVATIONS = 2 * WIDEST > PARTS ? 2 * WIDEST : PARTS;
 constexpr int EIGHTS = HEAD_DIM / 64, ROW = HEAD_DIM * 2;  // of eight lanes with eight channels each; bytes
 static_assert(HEAD_DIM % 64 == 0, "eight lanes have eight channels each, once or several times");
+static_assert(PIECE == 1024, "four lanes have a group of 128 codes, and a warp eight such groups");
+static_assert(WARPS % CALLERS == 0, "what a warp needs is called for by one caller alone, and so in order");
 static_assert(TOKENS % 4 == 0 && BLOCK % TOKENS == 0, "a warp takes four tokens at a time, and a block some times");
 
 // Rows of `bits` each; where they are codes, with float16 scales for groups of 1 << `shift` columns (GpuMatrix), of which
@@ -43,8 +42,8 @@ struct Layer {
 struct Model {
   const u16 *table, *norm, *bias;
   const float *cosine, *sine;
-  u16 *query, *hidden, *inner, *logits;
-  float* partial;
+  u16 *query, *hidden, *inner, *logits, *means;
+  float* weights;  // of means: greatest score, and total
   u32* arrived;
   i64 slots;
   double eps;
@@ -117,17 +116,35 @@ struct Share {
     quads = first < all ? (all - first - 1) / programs() + 1 : 0;
     shift = (shift + all) % programs();
   }
-  DEVICE int size() const { return quads * pieces; }
   DEVICE int quad(int index) const { return first + index * programs(); }
 };
 
-// The stages of a warp, each filled and emptied again and again: `use` counts how often any was.
+// Every `step`-th piece of a share.
+struct Cursor {
+  int index, piece;  // which quad of the share, and which of its pieces
+  int quads, pieces, more_quads, more_pieces;
+
+  DEVICE Cursor(const Share& share, int first, int step)
+      : index(first / share.pieces), piece(first % share.pieces), quads(share.quads), pieces(share.pieces),
+        more_quads(step / share.pieces), more_pieces(step % share.pieces) {}
+
+  DEVICE bool is_there() const { return index < quads; }
+  DEVICE void go_on() {
+    index += more_quads;
+    piece += more_pieces;
+    if (piece >= pieces) piece -= pieces, ++index;
+  }
+};
+
+// The stages of a warp, each filled and emptied again and again. Whoever fills them and whoever empties them count by
+// themselves.
 struct Ring {
   char* stages;
   Gate *filled, *emptied;
-  u32 use;
+  u32 number, turn, use;  // which stage, how often all of them were used, odd or even, and how many that is altogether
 
-  DEVICE explicit Ring(int warp) : stages(shared() + warp * STAGES * STAGE), use(0) {
+  Ring() = default;
+  DEVICE explicit Ring(int warp) : stages(shared() + warp * STAGES * STAGE), number(0), turn(0), use(0) {
     filled = reinterpret_cast<Gate*>(shared() + WARPS * STAGES * STAGE) + warp * 2 * STAGES;
     emptied = filled + STAGES;
   }
@@ -138,46 +155,77 @@ struct Ring {
     gates_have_begun();
   }
 
-  DEVICE char* stage() const { return stages + use % STAGES * STAGE; }
-  DEVICE Gate* gate() const { return filled + use % STAGES; }
+  DEVICE char* stage() const { return stages + number * STAGE; }
+  DEVICE Gate* gate() const { return filled + number; }
+  DEVICE void go_on() {
+    ++use;
+    if (++number == STAGES) number = 0, turn ^= 1;
+  }
 
-  DEVICE void wait_until_filled() const { wait(gate(), use / STAGES & 1); }
+  DEVICE void wait_until_filled() const { wait(gate(), turn); }
   DEVICE void empty() {
     wait_for_warp();
-    if (thread() % 32 == 0) arrive(emptied + use % STAGES);
-    ++use;
+    if (thread() % 32 == 0) arrive(emptied + number);
+    go_on();
   }
 
   DEVICE void wait_until_it_may_be_filled() const {
-    if (use >= STAGES) wait(emptied + use % STAGES, use / STAGES & 1 ^ 1);
-    if (use >= AHEAD) wait(filled + (use - AHEAD) % STAGES, (use - AHEAD) / STAGES & 1);
+    if (use >= STAGES) wait(emptied + number, turn ^ 1);
+    if (use >= AHEAD) {
+      const bool is_before = number < AHEAD;  // of the stages' last turn
+      wait(filled + number - AHEAD + (is_before ? STAGES : 0), turn ^ is_before);
+    }
   }
 };
 
+// A warp that calls for what some others need, in the order in which all of them do: so it never waits for room for what
+// is needed later while they wait for what is needed now.
 struct Caller {
+  static constexpr int RINGS = WARPS / CALLERS;
   const Model& model;
   const Token& token;
-  Ring ring;
+  int first;  // warp; the others follow in steps of CALLERS
+  Ring rings[RINGS];
 
-  DEVICE void call_all(int warp) {
+  DEVICE Caller(const Model& model, const Token& token, int first) : model(model), token(token), first(first) {
+#pragma unroll
+    for (int i = 0; i < RINGS; ++i) rings[i] = Ring(first + i * CALLERS);
+  }
+
+  DEVICE void call_all() {
     int shift = 0;
     for (Phase phase{0}; phase.number <= LAYERS * KINDS; ++phase.number) {
       if (phase.is(ATTENTION)) {
-        for (int item = program(); item < KV_HEADS * SPLITS; item += programs()) {
-          const Steps steps(token, phase, item % SPLITS);
-          for (int step = steps.start + warp; step < steps.end; step += WARPS) call_tokens(phase, item / SPLITS, step);
-        }
+        for (int item = program(); item < KV_HEADS * SPLITS; item += programs()) call_tokens(phase, item);
       } else {
-        const Matrix matrix = phase.matrix(model);
-        const Share share(matrix, shift);
-        for (int piece = warp; piece < share.size(); piece += WARPS) {
-          call_rows(matrix, rows_of(phase, share.quad(piece / share.pieces)), piece % share.pieces * PIECE);
-        }
+        call_rows(phase, shift);
       }
     }
   }
 
-  DEVICE void call_tokens(Phase phase, int head, int step) {
+  DEVICE void call_tokens(Phase phase, int item) {
+    const Steps steps(token, phase, item % SPLITS);
+    for (int start = steps.start + first; start < steps.end; start += WARPS) {
+#pragma unroll
+      for (int i = 0; i < RINGS; ++i) {
+        if (start + i * CALLERS < steps.end) call_tokens(rings[i], phase, item / SPLITS, start + i * CALLERS);
+      }
+    }
+  }
+
+  DEVICE void call_rows(Phase phase, int& shift) {
+    const Matrix matrix = phase.matrix(model);
+    const Share share(matrix, shift);
+    for (Cursor cursor(share, first, CALLERS); cursor.is_there();) {
+#pragma unroll
+      for (int i = 0; i < RINGS; ++i) {
+        if (cursor.is_there()) call_rows(rings[i], matrix, rows_of(phase, share.quad(cursor.index)), cursor.piece * PIECE);
+        cursor.go_on();
+      }
+    }
+  }
+
+  DEVICE void call_tokens(Ring& ring, Phase phase, int head, int step) const {
     const Layer& layer = model.layers[phase.layer()];
     const i64 place = (head * model.slots + slot_of(token, step * TOKENS)) * HEAD_DIM;
     ring.wait_until_it_may_be_filled();
@@ -189,10 +237,10 @@ struct Caller {
       copy(stage + TOKENS * ROW, layer.values + place, TOKENS * ROW, gate);
     }
     wait_for_warp();
-    ++ring.use;
+    ring.go_on();
   }
 
-  DEVICE void call_rows(const Matrix& matrix, Rows rows, int at) {
+  DEVICE void call_rows(Ring& ring, const Matrix& matrix, Rows rows, int at) const {
     const int left = matrix.row_bytes - at, bytes = left < PIECE ? left : PIECE;
     const int chunk = matrix.bits == 4 ? 7 : 8, words = 128 >> matrix.shift;  // of a chunk of so many bytes, in powers of 2
     const int scales = matrix.bits == 16 ? 0 : ((bytes >> chunk) * words * 8 + 15) / 16 * 16;
@@ -220,7 +268,7 @@ struct Caller {
       }
     }
     wait_for_warp();
-    ++ring.use;
+    ring.go_on();
   }
 
   DEVICE static int last(const Matrix& matrix, int row) { return row < matrix.rows ? row : matrix.rows - 1; }
@@ -246,7 +294,7 @@ DEVICE float sum_of_warp(float value) {
 struct Activations {
   char* numbers;  // of the model's type; or high bytes, and behind `width` of them low ones
   float* scales;
-  int* sums;          // of 16 columns each, of whole numbers
+  int* sums;          // of 32 columns each, of whole numbers
   float* warps_sums;  // room for one of each warp
 
   // Eight columns of a thread, of which 16 threads that follow one another have a group.
@@ -274,12 +322,13 @@ struct Activations {
       sum += number;
     }
     sum += exchange(sum, 1);
+    sum += exchange(sum, 2);
     if (column >= width) return;
     u32* high_words = reinterpret_cast<u32*>(numbers + column);
     u32* low_words = reinterpret_cast<u32*>(numbers + width + column);
     high_words[0] = highs[0], high_words[1] = highs[1];
     low_words[0] = lows[0], low_words[1] = lows[1];
-    if (column % 16 == 0) sums[column / 16] = sum;
+    if (column % 32 == 0) sums[column / 32] = sum;
     if (column % 128 == 0) scales[column / 128] = largest / 32512.0f;
   }
 
@@ -348,76 +397,79 @@ struct Activations {
   }
 };
 
-// A lane's part of a piece of four rows, times the activations. `at` is where it begins in a row, in bytes.
-template <int BITS, bool IS_WHOLE>
-DEVICE void multiply(const Activations& x, const Matrix& matrix, const char* stage, int at, float (&sums)[4]) {
-  const int width = matrix.row_bytes * 8 / BITS, lane = thread() % 32 * 16;
+// A warp's piece of four rows that begins at byte `start`, times the activations; each lane adds up for itself.
+DEVICE void multiply_plain(const Activations& x, const char* stage, int start, int end, float (&sums)[4]) {
+  const int lane = thread() % 32 * 16;
 #pragma unroll
-  for (int i = 0; i < PIECE; i += AT_ONCE) {
-    if (!IS_WHOLE && at + i >= matrix.row_bytes) break;
-    if (BITS == 16) {
-      float left[8], right[8];
-      numbers_of(words_at(x.numbers + at + i), left);
+  for (int i = 0; i < PIECE; i += 512) {
+    if (start + i + lane >= end) break;
+    float left[8], right[8];
+    numbers_of(words_at(x.numbers + start + i + lane), left);
 #pragma unroll
-      for (int row = 0; row < 4; ++row) {
-        numbers_of(words_at(stage + row * PIECE + i + lane), right);
+    for (int row = 0; row < 4; ++row) {
+      numbers_of(words_at(stage + row * PIECE + i + lane), right);
 #pragma unroll
-        for (int j = 0; j < 8; ++j) sums[row] += left[j] * right[j];
-      }
-    } else {
-      const int column = BITS == 4 ? (at + i) / 128 * 256 + at % 128 : at + i;
-      const Words highs = words_at(x.numbers + column), lows = words_at(x.numbers + width + column);
-      // Of the scales of a pair of rows those that belong to this lane.
-      const int word = ((i + lane) >> (BITS == 4 ? 7 : 8)) * (128 >> matrix.shift) + (lane % 128 >> matrix.shift);
-      const char* scales_at = stage + 4 * PIECE + word * 8;
-      const float scale = x.scales[column / 128];
-      Words other_highs, other_lows;
-      float other_scale = 0;
-      int sum = 0, other_sum = 0;
-      if (BITS == 4) {
-        other_highs = words_at(x.numbers + column + 128);
-        other_lows = words_at(x.numbers + width + column + 128);
-        // Codes are 8 more than what they stand for; those of the other half, being in the upper halves of bytes, are 16
-        // times as large.
-        sum = -8 * x.sums[column / 16];
-        other_sum = -128 * x.sums[column / 16 + 8];
-        other_scale = x.scales[column / 128 + 1] * (1.0f / 16);
-      }
-#pragma unroll
-      for (int row = 0; row < 4; ++row) {
-        const u32 scales = *reinterpret_cast<const u32*>(scales_at + row / 2 * (SCALES / 2) + row % 2 * 4);
-        const Words codes = words_at(stage + row * PIECE + i + lane);
-        int great = 0, small = sum;
-        if (BITS == 8) {
-#pragma unroll
-          for (int j = 0; j < 4; ++j) {
-            great = add_dots_ss(codes.word[j], highs.word[j], great);
-            small = add_dots_su(codes.word[j], lows.word[j], small);
-          }
-          sums[row] += of_half(column / 128 % 2 ? scales >> 16 : scales & 0xFFFF) * scale * float(great * 256 + small);
-        } else {
-          int other_great = 0, other_small = other_sum;
-#pragma unroll
-          for (int j = 0; j < 4; ++j) {
-            const u32 one = codes.word[j] & 0x0F0F0F0F, two = codes.word[j] & 0xF0F0F0F0;
-            great = add_dots_us(one, highs.word[j], great);
-            small = add_dots_uu(one, lows.word[j], small);
-            other_great = add_dots_us(two, other_highs.word[j], other_great);
-            other_small = add_dots_uu(two, other_lows.word[j], other_small);
-          }
-          sums[row] += of_half(scales & 0xFFFF) * scale * float(great * 256 + small) +
-                       of_half(scales >> 16) * other_scale * float(other_great * 256 + other_small);
-        }
-      }
+      for (int j = 0; j < 8; ++j) sums[row] += left[j] * right[j];
     }
   }
 }
 
+// Of codes, a lane has 32 bytes that follow one another, all of one group, and reads them in two parts; which of them is
+// first alternates, so that no two lanes want the same bank of shared memory.
 template <int BITS>
-DEVICE void multiply(const Activations& x, const Matrix& matrix, const char* stage, int start, float (&sums)[4]) {
-  const int at = start + thread() % 32 * 16;
-  if (start + PIECE <= matrix.row_bytes) multiply<BITS, true>(x, matrix, stage, at, sums);
-  else multiply<BITS, false>(x, matrix, stage, at, sums);
+DEVICE void multiply_codes(const Activations& x, const Matrix& matrix, const char* stage, int start, float (&sums)[4]) {
+  const int lane = thread() % 32, unit = lane / 4, inside = lane % 4 * 32, here = unit * 128 + inside;
+  if (start + here >= matrix.row_bytes) return;
+  const int width = matrix.row_bytes * 8 / BITS, column = BITS == 4 ? (start + unit * 128) * 2 + inside : start + here;
+  // Codes of 4 bits are 8 more than what they stand for; those of the other half of a chunk, being in the upper halves of
+  // bytes, are 16 times as large.
+  int great[4] = {0, 0, 0, 0}, small[4], other_great[4] = {0, 0, 0, 0}, other_small[4];
+#pragma unroll
+  for (int row = 0; row < 4; ++row) {
+    small[row] = BITS == 4 ? -8 * x.sums[column / 32] : 0;
+    other_small[row] = BITS == 4 ? -128 * x.sums[column / 32 + 4] : 0;
+  }
+#pragma unroll
+  for (int part = 0; part < 2; ++part) {
+    const int at = (part ^ (unit & 1)) * 16;
+    const char* numbers = x.numbers + column + at;
+    const Words highs = words_at(numbers), lows = words_at(numbers + width);
+    Words other_highs, other_lows;
+    if (BITS == 4) {
+      other_highs = words_at(numbers + 128);
+      other_lows = words_at(numbers + width + 128);
+    }
+#pragma unroll
+    for (int row = 0; row < 4; ++row) {
+      const Words codes = words_at(stage + row * PIECE + here + at);
+#pragma unroll
+      for (int i = 0; i < 4; ++i) {
+        if (BITS == 8) {
+          great[row] = add_dots_ss(codes.word[i], highs.word[i], great[row]);
+          small[row] = add_dots_su(codes.word[i], lows.word[i], small[row]);
+        } else {
+          const u32 one = codes.word[i] & 0x0F0F0F0F, two = codes.word[i] & 0xF0F0F0F0;
+          great[row] = add_dots_us(one, highs.word[i], great[row]);
+          small[row] = add_dots_uu(one, lows.word[i], small[row]);
+          other_great[row] = add_dots_us(two, other_highs.word[i], other_great[row]);
+          other_small[row] = add_dots_uu(two, other_lows.word[i], other_small[row]);
+        }
+      }
+    }
+  }
+  const float scale = x.scales[column / 128], other_scale = BITS == 4 ? x.scales[column / 128 + 1] * (1.0f / 16) : 0;
+  const int word = (BITS == 4 ? unit : unit / 2) * (128 >> matrix.shift) + (inside >> matrix.shift);
+#pragma unroll
+  for (int row = 0; row < 4; ++row) {
+    const u32 scales = *reinterpret_cast<const u32*>(stage + 4 * PIECE + row / 2 * (SCALES / 2) + word * 8 + row % 2 * 4);
+    const float sum = float(great[row] * 256 + small[row]);
+    if (BITS == 4) {
+      sums[row] = of_half(scales & 0xFFFF) * scale * sum +
+                  of_half(scales >> 16) * other_scale * float(other_great[row] * 256 + other_small[row]);
+    } else {
+      sums[row] = of_half(unit % 2 ? scales >> 16 : scales & 0xFFFF) * scale * sum;
+    }
+  }
 }
 
 DEVICE float number_at(const u16* place) { return low(*place); }
@@ -509,15 +561,15 @@ DEVICE void product(const Model& model, const Token& token, Ring& ring, const Ac
   const Matrix matrix = phase.matrix(model);
   const Share share(matrix, shift);
   const Finish finish(model, token, phase, share, thread());
-  for (int piece = warp(); piece < share.size(); piece += WARPS) {
-    const int at = piece % share.pieces * PIECE;
+  for (Cursor cursor(share, warp(), WARPS); cursor.is_there(); cursor.go_on()) {
+    const int start = cursor.piece * PIECE;
     float lane_sums[4] = {0, 0, 0, 0};
     ring.wait_until_filled();
-    if (matrix.bits == 16) multiply<16>(x, matrix, ring.stage(), at, lane_sums);
-    else if (matrix.bits == 8) multiply<8>(x, matrix, ring.stage(), at, lane_sums);
-    else multiply<4>(x, matrix, ring.stage(), at, lane_sums);
+    if (matrix.bits == 4) multiply_codes<4>(x, matrix, ring.stage(), start, lane_sums);
+    else if (matrix.bits == 8) multiply_codes<8>(x, matrix, ring.stage(), start, lane_sums);
+    else multiply_plain(x, ring.stage(), start, matrix.row_bytes, lane_sums);
     ring.empty();
-    store_sums(lane_sums, sums + piece * 4);
+    store_sums(lane_sums, sums + (cursor.index * share.pieces + cursor.piece) * 4);
   }
   wait_for_program();
   finish(share, sums);
@@ -640,9 +692,11 @@ DEVICE void attend(const Model& model, const Token& token, Ring& ring, float* ro
         sum += its[channel] * shrink;
         weights += its[HEAD_DIM + 1] * shrink;
       }
-      float* goal = model.partial + (item * GROUP + g) * PART;
-      goal[channel] = sum;
-      if (channel == 0) goal[HEAD_DIM] = most, goal[HEAD_DIM + 1] = weights;
+      store(model.means + (item * GROUP + g) * HEAD_DIM + channel, weights > 0 ? sum / weights : 0);
+      if (channel == 0) {
+        model.weights[(item * GROUP + g) * 2] = most;
+        model.weights[(item * GROUP + g) * 2 + 1] = weights;
+      }
     }
     wait_for_program();
   }
@@ -650,24 +704,25 @@ DEVICE void attend(const Model& model, const Token& token, Ring& ring, float* ro
 
 // What the parts of a head's tokens make together, for eight channels.
 DEVICE void put_together(const Model& model, int column, float (&x)[8]) {
-  const int head = column / HEAD_DIM;
-  const float* parts = model.partial + (head / GROUP * SPLITS * GROUP + head % GROUP) * PART;
-  Words sums[SPLITS][2], about[SPLITS];
+  const int head = column / HEAD_DIM, first = head / GROUP * SPLITS * GROUP + head % GROUP;
+  Words means[SPLITS];
+  u64 weights[SPLITS];
 #pragma unroll
   for (int split = 0; split < SPLITS; ++split) {
-    const float* part = parts + split * ATTENTION_PART;
-    about[split] = fresh_words(part + HEAD_DIM);
-    for (int i = 0; i < 2; ++i) sums[split][i] = fresh_words(part + column % HEAD_DIM + 4 * i);
+    means[split] = fresh_words(model.means + (first + split * GROUP) * HEAD_DIM + column % HEAD_DIM);
+    weights[split] = fresh_pair(model.weights + (first + split * GROUP) * 2);
   }
   float most = -1e30f, total = 0;
 #pragma unroll
-  for (int split = 0; split < SPLITS; ++split) most = fmaxf(most, float_of(about[split].word[0]));
+  for (int split = 0; split < SPLITS; ++split) most = fmaxf(most, float_of(u32(weights[split])));
 #pragma unroll
   for (int split = 0; split < SPLITS; ++split) {
-    const float shrink = exp2_of(float_of(about[split].word[0]) - most);
-    total += shrink * float_of(about[split].word[1]);
+    const float weight = exp2_of(float_of(u32(weights[split])) - most) * float_of(u32(weights[split] >> 32));
+    float mean[8];
+    numbers_of(means[split], mean);
+    total += weight;
 #pragma unroll
-    for (int i = 0; i < 8; ++i) x[i] += shrink * float_of(sums[split][i / 4].word[i % 4]);
+    for (int i = 0; i < 8; ++i) x[i] += weight * mean[i];
   }
 #pragma unroll
   for (int i = 0; i < 8; ++i) x[i] /= total;
@@ -675,17 +730,17 @@ DEVICE void put_together(const Model& model, int column, float (&x)[8]) {
 
 KERNEL decode_token(const __grid_constant__ Model model, const i64* plan) {
   const Token token(plan);
-  Ring ring(warp() % WARPS);
-  if (thread() < THREADS && thread() % 32 == 0) ring.begin_all();
+  if (thread() < THREADS && thread() % 32 == 0) Ring(warp()).begin_all();
   wait_for_all();
-  if (thread() >= THREADS) {
-    Caller{model, token, ring}.call_all(warp() % WARPS);
+  if (warp() >= WARPS) {
+    Caller(model, token, warp() - WARPS).call_all();
     return;
   }
+  Ring ring(warp());
   char* behind = shared() + Ring::bytes();
   Activations x{behind, reinterpret_cast<float*>(behind + ACTIVATIONS), nullptr, nullptr};
   x.sums = reinterpret_cast<int*>(x.scales + WIDEST / 128);
-  x.warps_sums = reinterpret_cast<float*>(x.sums + WIDEST / 16);
+  x.warps_sums = reinterpret_cast<float*>(x.sums + WIDEST / 32);
   float* sums = x.warps_sums + WARPS;
   const u16* hidden = model.table + token.number * DIM;
   int shift = 0;

@@ -16,7 +16,8 @@ from torch import Tensor
 from llavakit.kernels.gpu.layers import GpuLayer, Sizes
 from llavakit.kernels.gpu.matrix import CHUNK, GpuMatrix
 
-WARPS = 8  # of a program that compute, and as many that call for what they need
+WARPS = 12  # of a program, that compute
+CALLERS = 4  # and that call for what the others need
 PIECE = 1024  # bytes of a row that are copied at once
 AHEAD = 2  # pieces of four rows that are under way for a warp
 MOST_SPLITS = 8
@@ -54,7 +55,7 @@ class _Model(ctypes.Structure):
 
     _fields_ = [
         *((name, ctypes.c_int64) for name in ("table", "norm", "bias", "cosine", "sine", "query", "hidden", "inner",
-                                              "logits", "partial", "arrived", "slots")),
+                                              "logits", "means", "weights", "arrived", "slots")),
         ("eps", ctypes.c_double),
         ("head", _Matrix),
     ]  # fmt: skip
@@ -87,7 +88,8 @@ class PersistentDecoder:
         buffers = {
             "query": room(sizes.num_heads * sizes.head_dim), "hidden": room(dim), "inner": room(inner),
             "logits": self._logits, "arrived": room(1, torch.int32),
-            "partial": room(sizes.num_heads * splits * (sizes.head_dim + 4), torch.float32),
+            "means": room(sizes.num_heads * splits * sizes.head_dim),
+            "weights": room(sizes.num_heads * splits * 2, torch.float32),
         }  # fmt: skip
         model = _Model(
             table=table.data_ptr(), norm=norm.data_ptr(), bias=_address(bias), cosine=cosine.data_ptr(),
@@ -100,7 +102,7 @@ class PersistentDecoder:
         constants = {
             "LAYERS": len(layers), "DROP_AFTER": drop_after, "DIM": dim, "INNER": inner, "HEADS": sizes.num_heads,
             "KV_HEADS": sizes.num_kv_heads, "HEAD_DIM": sizes.head_dim, "BLOCK": sizes.block, "HEADER": sizes.header,
-            "SPLITS": splits, "WARPS": WARPS, "AHEAD": AHEAD, "PIECE": PIECE,
+            "SPLITS": splits, "WARPS": WARPS, "CALLERS": CALLERS, "AHEAD": AHEAD, "PIECE": PIECE,
             "SCALES": max((16 * PIECE // matrix.group for matrix in coded), default=0),
             "IS_HALF": int(dtype == torch.float16),
         }  # fmt: skip
@@ -150,8 +152,8 @@ def _stages(constants: Constants, shared_memory: int, most_sums: int) -> tuple[i
     heads = constants["HEADS"] * constants["HEAD_DIM"]
     widest = -(-max(constants["DIM"], constants["INNER"], heads) // CHUNK) * CHUNK
     group = constants["HEADS"] // constants["KV_HEADS"]
-    activations = max(2 * widest, 4 * WARPS * group * (constants["HEAD_DIM"] + 4))
-    aside = activations + 4 * (widest // 128 + widest // 16 + WARPS + most_sums)
+    activations = max(2 * widest, 4 * WARPS * group * (constants["HEAD_DIM"] + 2))
+    aside = activations + 4 * (widest // 128 + widest // 32 + WARPS + most_sums)
     stage = 4 * PIECE + constants["SCALES"] + 16
     stages = (shared_memory - aside) // (WARPS * stage)
     return stages, aside + WARPS * stages * stage
@@ -197,7 +199,7 @@ class OnCard:
         kernel = _checked(driver.cuModuleGetFunction(module, b"decode_token"))
         wanted = driver.CUfunction_attribute.CU_FUNC_ATTRIBUTE_MAX_DYNAMIC_SHARED_SIZE_BYTES
         _checked(driver.cuFuncSetAttribute(kernel, wanted, shared_memory))
-        threads, programs = 2 * constants["WARPS"] * 32, self.programs
+        threads, programs = (constants["WARPS"] + constants["CALLERS"]) * 32, self.programs
 
         def launch(model: bytes, plan: int) -> None:
             given = ctypes.create_string_buffer(model, len(model)), ctypes.c_int64(plan)
