@@ -244,8 +244,6 @@ struct Caller {
     const int left = matrix.row_bytes - at, bytes = left < PIECE ? left : PIECE;
     const int chunk = matrix.bits == 4 ? 7 : 8, words = 128 >> matrix.shift;  // of a chunk of so many bytes, in powers of 2
     const int scales = matrix.bits == 16 ? 0 : ((bytes >> chunk) * words * 8 + 15) / 16 * 16;
-    const char* data = matrix.data + at;
-    const bool is_end = rows.first + rows.apart + 1 >= matrix.rows;  // maybe with rows beyond it
     ring.wait_until_it_may_be_filled();
     if (is_elected()) {
       char* stage = ring.stage();
@@ -253,25 +251,21 @@ struct Caller {
       arrive_expecting(gate, 4 * bytes + 2 * scales);
 #pragma unroll
       for (int pair = 0; pair < 2; ++pair) {
-        const int row = is_end ? last(matrix, rows.first + pair * rows.apart) : rows.first + pair * rows.apart;
-        const char* place = data + i64(row) * matrix.row_bytes;
-        if (matrix.row_bytes == PIECE && !is_end) {  // a row and the next lie side by side
-          copy(stage + 2 * pair * PIECE, place, 2 * PIECE, gate);
-        } else {
-          copy(stage + 2 * pair * PIECE, place, bytes, gate);
-          copy(stage + (2 * pair + 1) * PIECE, data + i64(last(matrix, row + 1)) * matrix.row_bytes, bytes, gate);
+        const int row = rows.first + pair * rows.apart;
+#pragma unroll
+        for (int i = 0; i < 2; ++i) {
+          const u32 place = u32(row + i < matrix.rows ? row + i : matrix.rows - 1) * u32(matrix.row_bytes);
+          copy(stage + (2 * pair + i) * PIECE, matrix.data + place + at, bytes, gate);
         }
         if (scales) {
-          copy(stage + 4 * PIECE + pair * (SCALES / 2),
-               matrix.scales + i64(row / 2) * matrix.pair_bytes + (at >> chunk) * words * 8, scales, gate);
+          const u32 place = u32(row < matrix.rows ? row / 2 : 0) * u32(matrix.pair_bytes);
+          copy(stage + 4 * PIECE + pair * (SCALES / 2), matrix.scales + place + (at >> chunk) * words * 8, scales, gate);
         }
       }
     }
     wait_for_warp();
     ring.go_on();
   }
-
-  DEVICE static int last(const Matrix& matrix, int row) { return row < matrix.rows ? row : matrix.rows - 1; }
 };
 
 DEVICE Words words_at(const void* place) { return *static_cast<const Words*>(place); }

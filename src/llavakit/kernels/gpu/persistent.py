@@ -165,7 +165,7 @@ def persistent_decoder(layers: Sequence[GpuLayer], **shared: Any) -> PersistentD
     It needs copies and barriers that cards have since Hopper (9.0), and 16-bit numbers.
     """
     table, sizes = shared["table"], shared["sizes"]
-    if not table.is_cuda or torch.cuda.get_device_capability(table.device) < (9, 0) or not _fits(layers, sizes, table):
+    if not table.is_cuda or torch.cuda.get_device_capability(table.device) < (9, 0) or not _fits(layers, sizes, table, shared["head"]):
         return None
     try:
         return PersistentDecoder(layers, launcher=OnCard(table.device), **shared)
@@ -174,12 +174,13 @@ def persistent_decoder(layers: Sequence[GpuLayer], **shared: Any) -> PersistentD
         return None
 
 
-def _fits(layers: Sequence[GpuLayer], sizes: Sizes, table: Tensor) -> bool:
+def _fits(layers: Sequence[GpuLayer], sizes: Sizes, table: Tensor, head: GpuMatrix) -> bool:
+    matrices = [head, *_matrices(layers)]
     return (
         table.dtype in (torch.bfloat16, torch.float16)
         and sizes.head_dim in (64, 128)
         and sizes.num_heads // sizes.num_kv_heads <= LARGEST_GROUP
-        and all(matrix.data.data_ptr() % 16 == 0 for matrix in _matrices(layers))
+        and all(matrix.data.data_ptr() % 16 == 0 and matrix.data.nbytes < 1 << 32 for matrix in matrices)
     )
 
 
