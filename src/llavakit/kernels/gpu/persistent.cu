@@ -4,13 +4,17 @@
 // nothing but go through all that the others will need, over all layers, and call for the next piece as soon as there is
 // room in shared memory. Where programs have to wait for one another (five times a layer), the memory goes on.
 //
+// They wait for numbers, not for programs: what one of them tells the others stands in the upper half of a word, and the
+// lower half says for which phase it was told. Nobody writes for a later phase before all have read what they need, since
+// whatever he writes comes of what all have made of that.
+//
 // No more than AHEAD pieces of a warp are under way at any time: just so many as keep the memory busy. With more of them,
 // whatever else is read would stand in line behind them.
 //
 // Activations become whole numbers of 16 bits, with a scale for 128 of them, where weights are codes: two bytes, each
 // multiplied with codes four at a time. That is exact, and finer than bfloat16.
 //
-// Constants given by the host: LAYERS, DROP_AFTER, DIM, INNER, HEADS, KV_HEADS, HEAD_DIM, BLOCK, HEADER, SPLITS, WARPS,
+// Constants given by the host: PROGRAMS, LAYERS, DROP_AFTER, DIM, INNER, HEADS, KV_HEADS, HEAD_DIM, BLOCK, HEADER, SPLITS, WARPS,
 // CALLERS, STAGES, AHEAD, PIECE, SCALES, IS_HALF.
 
 constexpr int THREADS = WARPS * 32, GROUP = HEADS / KV_HEADS, QUERY = HEADS * HEAD_DIM;
@@ -42,9 +46,11 @@ struct Layer {
 struct Model {
   const u16 *table, *norm, *bias;
   const float *cosine, *sine;
-  u16 *query, *hidden, *inner, *logits, *means;
-  float* weights;  // of means: greatest score, and total
-  u32* arrived;
+  // What programs tell one another: queries, keys and values; means of parts of the tokens, and their weights, which are
+  // greatest scores and totals, each with a word behind it; hidden states behind either half of a layer, and in between.
+  u32 *heads, *means, *weights, *middle, *inner, *hidden;
+  u32* told;  // phases, in all launches before
+  u16* logits;
   i64 slots;
   double eps;
   Matrix head;
@@ -112,11 +118,11 @@ struct Share {
 
   DEVICE Share(const Matrix& matrix, int& shift) : pieces((matrix.row_bytes + PIECE - 1) / PIECE) {
     const int all = (matrix.rows + 3) / 4, mine = program() - shift;
-    first = mine < 0 ? mine + programs() : mine;
-    quads = first < all ? (all - first - 1) / programs() + 1 : 0;
-    shift = (shift + all) % programs();
+    first = mine < 0 ? mine + PROGRAMS : mine;
+    quads = first < all ? (all - first - 1) / PROGRAMS + 1 : 0;
+    shift = (shift + all) % PROGRAMS;
   }
-  DEVICE int quad(int index) const { return first + index * programs(); }
+  DEVICE int quad(int index) const { return first + index * PROGRAMS; }
 };
 
 // Every `step`-th piece of a share.
@@ -196,7 +202,7 @@ struct Caller {
     int shift = 0;
     for (Phase phase{0}; phase.number <= LAYERS * KINDS; ++phase.number) {
       if (phase.is(ATTENTION)) {
-        for (int item = program(); item < KV_HEADS * SPLITS; item += programs()) call_tokens(phase, item);
+        for (int item = program(); item < KV_HEADS * SPLITS; item += PROGRAMS) call_tokens(phase, item);
       } else {
         call_rows(phase, shift);
       }
@@ -268,6 +274,31 @@ struct Caller {
   }
 };
 
+// Words, told for one phase; their numbers are those of the model's type.
+struct Told {
+  u32 tag;
+
+  DEVICE Told(u32 before, Phase phase) : tag((before + phase.number + 1) & 0xFFFF) {}
+
+  DEVICE void tell(u32* place, float number) const { publish(place, pair(number, 0) << 16 | tag); }
+  DEVICE void tell_float(u32* place, float number) const { publish_pair(place, bits_of(number), tag); }
+
+  // Whether eight of them are there, which are read in any case.
+  DEVICE bool hear(const u32* place, float (&numbers)[8]) const {
+    u32 others = 0;
+#pragma unroll
+    for (int i = 0; i < 2; ++i) {
+      const Words words = fresh_words(place + 4 * i);
+#pragma unroll
+      for (int j = 0; j < 4; ++j) {
+        numbers[4 * i + j] = high(words.word[j]);
+        others |= words.word[j] ^ tag;
+      }
+    }
+    return !(others & 0xFFFF);
+  }
+};
+
 DEVICE Words words_at(const void* place) { return *static_cast<const Words*>(place); }
 
 DEVICE void numbers_of(const Words& words, float (&numbers)[8]) {
@@ -278,11 +309,22 @@ DEVICE void numbers_of(const Words& words, float (&numbers)[8]) {
   }
 }
 
+DEVICE Words words_of(const float (&numbers)[8]) {
+  Words words;
+#pragma unroll
+  for (int i = 0; i < 4; ++i) words.word[i] = pair(numbers[2 * i], numbers[2 * i + 1]);
+  return words;
+}
+
 DEVICE float sum_of_warp(float value) {
 #pragma unroll
   for (int other = 16; other; other /= 2) value += exchange(value, other);
   return value;
 }
+
+// How often all threads take eight columns each, until they have so many and what a chunk of codes is padded with.
+template <int NUMBER>
+constexpr int TIMES = ((NUMBER + 255) / 256 * 256 + 8 * THREADS - 1) / (8 * THREADS);
 
 // Activations in shared memory, as a product with a matrix of so many bits takes them.
 struct Activations {
@@ -294,10 +336,7 @@ struct Activations {
   // Eight columns of a thread, of which 16 threads that follow one another have a group.
   DEVICE void put(int bits, int width, int column, const float (&x)[8]) {
     if (bits == 16) {
-      Words words;
-#pragma unroll
-      for (int i = 0; i < 4; ++i) words.word[i] = pair(x[2 * i], x[2 * i + 1]);
-      if (column < width) *reinterpret_cast<Words*>(numbers + column * 2) = words;
+      if (column < width) *reinterpret_cast<Words*>(numbers + column * 2) = words_of(x);
       return;
     }
     float largest = 0;
@@ -341,46 +380,51 @@ struct Activations {
     return sum;
   }
 
-  // `number(column)` gives eight.
+  // `numbers` says whether the eight at a column are there, and what they are.
+  template <int NUMBER, class Numbers>
+  DEVICE static void wait_for(Numbers numbers, float (&x)[TIMES<NUMBER>][8]) {
+    for (;;) {
+      bool are_there = true;
+#pragma unroll
+      for (int i = 0; i < TIMES<NUMBER>; ++i) {
+        const int column = (i * THREADS + thread()) * 8;
+#pragma unroll
+        for (int j = 0; j < 8; ++j) x[i][j] = 0;
+        if (column < NUMBER) are_there &= numbers(column, x[i]);
+      }
+      if (are_there) return;
+      go_round();
+    }
+  }
+
   template <int NUMBER, class Numbers>
   DEVICE void put_all(int bits, Numbers numbers) {
-    constexpr int TIMES = ((NUMBER + 255) / 256 * 256 + 8 * THREADS - 1) / (8 * THREADS);
-    float x[TIMES][8];
+    float x[TIMES<NUMBER>][8];
+    wait_for<NUMBER>(numbers, x);
 #pragma unroll
-    for (int i = 0; i < TIMES; ++i) {
-      const int column = (i * THREADS + thread()) * 8;
-#pragma unroll
-      for (int j = 0; j < 8; ++j) x[i][j] = 0;
-      if (column < NUMBER) numbers(column, x[i]);
-    }
-#pragma unroll
-    for (int i = 0; i < TIMES; ++i) put(bits, width<NUMBER>(bits), (i * THREADS + thread()) * 8, x[i]);
+    for (int i = 0; i < TIMES<NUMBER>; ++i) put(bits, width<NUMBER>(bits), (i * THREADS + thread()) * 8, x[i]);
     wait_for_program();
   }
 
   // RMSNorm.
-  DEVICE void put_norm(int bits, const u16* hidden, const u16* weights, float eps) {
-    constexpr int TIMES = ((DIM + 255) / 256 * 256 + 8 * THREADS - 1) / (8 * THREADS);
-    Words words[TIMES], weight_words[TIMES];
+  template <class Numbers>
+  DEVICE void put_norm(int bits, Numbers numbers, const u16* weights, float eps) {
+    Words weight_words[TIMES<DIM>];
 #pragma unroll
-    for (int i = 0; i < TIMES; ++i) {
+    for (int i = 0; i < TIMES<DIM>; ++i) {
       const int column = (i * THREADS + thread()) * 8;
-      words[i] = weight_words[i] = {{0, 0, 0, 0}};
-      if (column < DIM) {
-        words[i] = fresh_words(hidden + column);
-        weight_words[i] = words_at(weights + column);
-      }
+      weight_words[i] = {{0, 0, 0, 0}};
+      if (column < DIM) weight_words[i] = words_at(weights + column);
     }
-    float x[TIMES][8], squares = 0;
+    float x[TIMES<DIM>][8], squares = 0;
+    wait_for<DIM>(numbers, x);
 #pragma unroll
-    for (int i = 0; i < TIMES; ++i) {
-      numbers_of(words[i], x[i]);
+    for (int i = 0; i < TIMES<DIM>; ++i)
 #pragma unroll
       for (int j = 0; j < 8; ++j) squares += x[i][j] * x[i][j];
-    }
-    float norm = inverse_root(sum_of_program(squares) / DIM + eps);
+    const float norm = inverse_root(sum_of_program(squares) / DIM + eps);
 #pragma unroll
-    for (int i = 0; i < TIMES; ++i) {
+    for (int i = 0; i < TIMES<DIM>; ++i) {
       float weight[8];
       numbers_of(weight_words[i], weight);
 #pragma unroll
@@ -490,8 +534,8 @@ struct Finish {
       two = model.sine[angle];
     } else if (phase.number == FROM_HEADS) {
       one = number_at(model.table + token.number * DIM + row);
-    } else if (phase.is(FROM_HEADS) || phase.is(FROM_INNER)) {
-      one = low(fresh_number(model.hidden + row));
+    } else if (phase.is(FROM_HEADS) || phase.is(FROM_INNER)) {  // all of these were heard before
+      one = high(fresh_word((phase.is(FROM_HEADS) ? model.hidden : model.middle) + row));
     }
   }
 
@@ -502,21 +546,21 @@ struct Finish {
     return sum;
   }
 
-  DEVICE void operator()(const Share& share, const float* sums) const {
+  DEVICE void operator()(const Share& share, const float* sums, Told told) const {
     if (index >= share.quads) return;
     const float first = sum(share, sums, lane);
     if (phase.is_scores()) {
       if (row < model.head.rows) store(model.logits + row, first);
     } else if (phase.is(TO_HEADS)) {
-      heads(first, sum(share, sums, 2 + lane));
+      heads(first, sum(share, sums, 2 + lane), told);
     } else if (phase.is(TO_INNER)) {
-      store(model.inner + row, first / (1 + exp2_of(-1.44269504f * first)) * sum(share, sums, 2 + lane));
+      told.tell(model.inner + row, first / (1 + exp2_of(-1.44269504f * first)) * sum(share, sums, 2 + lane));
     } else {
-      store(model.hidden + row, one + first);
+      told.tell((phase.is(FROM_HEADS) ? model.middle : model.hidden) + row, one + first);
     }
   }
 
-  DEVICE void heads(float first, float second) const {
+  DEVICE void heads(float first, float second, Told told) const {
     constexpr int HALF = HEAD_DIM / 2;
     const Layer& layer = model.layers[phase.layer()];
     const int head = row / HEAD_DIM;
@@ -529,13 +573,14 @@ struct Finish {
       second = second * one + first * two;
       first = turned;
     }
-    u16* goal = model.query + row;
-    if (head >= HEADS) {
+    told.tell(model.heads + row, first);
+    told.tell(model.heads + row + HALF, second);
+    if (head >= HEADS) {  // for later tokens
       const i64 slot = (head - HEADS) % KV_HEADS * model.slots + slot_of(token, Steps(token, phase, 0).place);
-      goal = (head < HEADS + KV_HEADS ? layer.keys : layer.values) + slot * HEAD_DIM + row % HEAD_DIM;
+      u16* goal = (head < HEADS + KV_HEADS ? layer.keys : layer.values) + slot * HEAD_DIM + row % HEAD_DIM;
+      store(goal, first);
+      store(goal + HALF, second);
     }
-    store(goal, first);
-    store(goal + HALF, second);
   }
 };
 
@@ -551,7 +596,8 @@ DEVICE void store_sums(const float (&sums)[4], float* goal) {
   if (lane % 8 == 0) goal[lane / 8] = sum;
 }
 
-DEVICE void product(const Model& model, const Token& token, Ring& ring, const Activations& x, float* sums, Phase phase, int& shift) {
+DEVICE void product(const Model& model, const Token& token, Ring& ring, const Activations& x, float* sums, Phase phase,
+                    Told told, int& shift) {
   const Matrix matrix = phase.matrix(model);
   const Share share(matrix, shift);
   const Finish finish(model, token, phase, share, thread());
@@ -566,17 +612,17 @@ DEVICE void product(const Model& model, const Token& token, Ring& ring, const Ac
     store_sums(lane_sums, sums + (cursor.index * share.pieces + cursor.piece) * 4);
   }
   wait_for_program();
-  finish(share, sums);
+  finish(share, sums, told);
   for (int item = THREADS + thread(); item < share.quads * Finish::lanes(phase); item += THREADS) {
-    Finish(model, token, phase, share, item)(share, sums);
+    Finish(model, token, phase, share, item)(share, sums, told);
   }
 }
 
 // Attention of the new token; each eight lanes have sums of their own until the end.
-DEVICE void attend(const Model& model, const Token& token, Ring& ring, float* room, Phase phase) {
+DEVICE void attend(const Model& model, const Token& token, Ring& ring, float* room, Phase phase, u32 before) {
+  const Told of_heads(before, {phase.number - 1}), told(before, phase);
   const int lane = thread() % 32, own = lane % 8 * 8;
-  const Layer& layer = model.layers[phase.layer()];
-  for (int item = program(); item < KV_HEADS * SPLITS; item += programs()) {
+  for (int item = program(); item < KV_HEADS * SPLITS; item += PROGRAMS) {
     const int head = item / SPLITS;
     float query[GROUP][EIGHTS][8], mixed[GROUP][EIGHTS][8], greatest[GROUP], total[GROUP];
 #pragma unroll
@@ -585,7 +631,7 @@ DEVICE void attend(const Model& model, const Token& token, Ring& ring, float* ro
       total[g] = 0;
 #pragma unroll
       for (int e = 0; e < EIGHTS; ++e) {
-        numbers_of(fresh_words(model.query + (head * GROUP + g) * HEAD_DIM + e * 64 + own), query[g][e]);
+        while (!of_heads.hear(model.heads + (head * GROUP + g) * HEAD_DIM + e * 64 + own, query[g][e])) go_round();
 #pragma unroll
         for (int i = 0; i < 8; ++i) {
           query[g][e][i] *= 1.44269504f * inverse_root(float(HEAD_DIM));
@@ -598,14 +644,16 @@ DEVICE void attend(const Model& model, const Token& token, Ring& ring, float* ro
       ring.wait_until_filled();
       char* stage = ring.stage() + lane / 8 * ROW + own * 2;
       const int new_row = steps.place - step * TOKENS;  // maybe of a later step
-      if (new_row < TOKENS && new_row % 4 == lane / 8) {  // written in this launch, maybe after it was copied
+      if (new_row < TOKENS && new_row % 4 == lane / 8) {  // the token itself, made in this launch
 #pragma unroll
-        for (int e = 0; e < EIGHTS; ++e) {
-          const i64 place = (head * model.slots + slot_of(token, steps.place)) * HEAD_DIM + e * 64 + own;
-          char* goal = stage + new_row / 4 * 4 * ROW + e * 128;
-          *reinterpret_cast<Words*>(goal) = fresh_words(layer.keys + place);
-          *reinterpret_cast<Words*>(goal + TOKENS * ROW) = fresh_words(layer.values + place);
-        }
+        for (int kind = 0; kind < 2; ++kind)
+#pragma unroll
+          for (int e = 0; e < EIGHTS; ++e) {
+            const u32* place = model.heads + (HEADS + kind * KV_HEADS + head) * HEAD_DIM + e * 64 + own;
+            float numbers[8];
+            while (!of_heads.hear(place, numbers)) go_round();
+            *reinterpret_cast<Words*>(stage + (kind * TOKENS + new_row / 4 * 4) * ROW + e * 128) = words_of(numbers);
+          }
         writes_before_copies();
       }
 #pragma unroll
@@ -686,40 +734,41 @@ DEVICE void attend(const Model& model, const Token& token, Ring& ring, float* ro
         sum += its[channel] * shrink;
         weights += its[HEAD_DIM + 1] * shrink;
       }
-      store(model.means + (item * GROUP + g) * HEAD_DIM + channel, weights > 0 ? sum / weights : 0);
+      told.tell(model.means + (item * GROUP + g) * HEAD_DIM + channel, weights > 0 ? sum / weights : 0);
       if (channel == 0) {
-        model.weights[(item * GROUP + g) * 2] = most;
-        model.weights[(item * GROUP + g) * 2 + 1] = weights;
+        told.tell_float(model.weights + (item * GROUP + g) * 4, most);
+        told.tell_float(model.weights + (item * GROUP + g) * 4 + 2, weights);
       }
     }
     wait_for_program();
   }
 }
 
-// What the parts of a head's tokens make together, for eight channels.
-DEVICE void put_together(const Model& model, int column, float (&x)[8]) {
+// What the parts of a head's tokens make together, for eight channels; and whether they are there.
+DEVICE bool put_together(const Model& model, int column, Told told, float (&x)[8]) {
   const int head = column / HEAD_DIM, first = head / GROUP * SPLITS * GROUP + head % GROUP;
-  Words means[SPLITS];
-  u64 weights[SPLITS];
+  float means[SPLITS][8];
+  Words weights[SPLITS];
+  bool are_there = true;
 #pragma unroll
   for (int split = 0; split < SPLITS; ++split) {
-    means[split] = fresh_words(model.means + (first + split * GROUP) * HEAD_DIM + column % HEAD_DIM);
-    weights[split] = fresh_pair(model.weights + (first + split * GROUP) * 2);
+    weights[split] = fresh_words(model.weights + (first + split * GROUP) * 4);
+    are_there &= told.hear(model.means + (first + split * GROUP) * HEAD_DIM + column % HEAD_DIM, means[split]);
+    are_there &= weights[split].word[1] == told.tag && weights[split].word[3] == told.tag;
   }
   float most = -1e30f, total = 0;
 #pragma unroll
-  for (int split = 0; split < SPLITS; ++split) most = fmaxf(most, float_of(u32(weights[split])));
+  for (int split = 0; split < SPLITS; ++split) most = fmaxf(most, float_of(weights[split].word[0]));
 #pragma unroll
   for (int split = 0; split < SPLITS; ++split) {
-    const float weight = exp2_of(float_of(u32(weights[split])) - most) * float_of(u32(weights[split] >> 32));
-    float mean[8];
-    numbers_of(means[split], mean);
+    const float weight = exp2_of(float_of(weights[split].word[0]) - most) * float_of(weights[split].word[2]);
     total += weight;
 #pragma unroll
-    for (int i = 0; i < 8; ++i) x[i] += weight * mean[i];
+    for (int i = 0; i < 8; ++i) x[i] += weight * means[split][i];
   }
 #pragma unroll
   for (int i = 0; i < 8; ++i) x[i] /= total;
+  return are_there;
 }
 
 KERNEL decode_token(const __grid_constant__ Model model, const i64* plan) {
@@ -736,30 +785,32 @@ KERNEL decode_token(const __grid_constant__ Model model, const i64* plan) {
   x.sums = reinterpret_cast<int*>(x.scales + WIDEST / 128);
   x.warps_sums = reinterpret_cast<float*>(x.sums + WIDEST / 32);
   float* sums = x.warps_sums + WARPS;
-  const u16* hidden = model.table + token.number * DIM;
+  const u32 before = fresh_word(model.told);
   int shift = 0;
   for (Phase phase{0};; ++phase.number) {
+    const Told heard(before, {phase.number - 1}), told(before, phase);
     if (phase.is(ATTENTION)) {
-      attend(model, token, ring, reinterpret_cast<float*>(x.numbers), phase);
-    } else {
-      const int bits = phase.matrix(model).bits;
-      if (phase.is(FROM_HEADS)) {
-        x.put_all<QUERY>(bits, [&](int column, float (&part)[8]) { put_together(model, column, part); });
-      } else if (phase.is(FROM_INNER)) {
-        x.put_all<INNER>(bits, [&](int column, float (&part)[8]) {
-          numbers_of(fresh_words(model.inner + column), part);
-        });
-      } else {
-        const u16* weights = phase.is_scores()     ? model.norm
-                             : phase.is(TO_HEADS) ? model.layers[phase.layer()].input_norm
-                                                  : model.layers[phase.layer()].output_norm;
-        x.put_norm(bits, hidden, weights, float(model.eps));
-      }
-      product(model, token, ring, x, sums, phase, shift);
+      attend(model, token, ring, reinterpret_cast<float*>(x.numbers), phase, before);
+      continue;
     }
-    if (phase.is(FROM_HEADS)) hidden = model.hidden;
+    const int bits = phase.matrix(model).bits;
+    if (phase.is(FROM_HEADS)) {
+      x.put_all<QUERY>(bits, [&](int column, float (&some)[8]) { return put_together(model, column, heard, some); });
+    } else if (phase.is(FROM_INNER)) {
+      x.put_all<INNER>(bits, [&](int column, float (&some)[8]) { return heard.hear(model.inner + column, some); });
+    } else {
+      const Layer& layer = model.layers[phase.is_scores() ? 0 : phase.layer()];
+      const u16* weights = phase.is_scores() ? model.norm : phase.is(TO_HEADS) ? layer.input_norm : layer.output_norm;
+      const u32* hidden = phase.is(TO_INNER) ? model.middle : model.hidden;
+      x.put_norm(bits, [&](int column, float (&some)[8]) {
+        if (phase.number > 0) return heard.hear(hidden + column, some);
+        numbers_of(words_at(model.table + token.number * DIM + column), some);
+        return true;
+      }, weights, float(model.eps));
+    }
+    product(model, token, ring, x, sums, phase, told, shift);
     if (phase.is_scores()) break;
-    meet(model.arrived, (phase.number + 1) * programs());
   }
-  part(model.arrived, (LAYERS * KINDS + 1) * programs());
+  // All have begun by now, since what they said was heard.
+  if (program() == 0 && thread() == 0) *model.told = before + LAYERS * KINDS + 1;
 }
