@@ -87,13 +87,17 @@ static char* shared() {
   return reinterpret_cast<char*>((place + 127) / 128 * 128);
 }
 static int thread() { return now->thread; }
-static int warp() { return now->thread / 32; }
 static int program() { return now->number; }
 
 static Warp& warp_here() { return now->program->warps[thread() / 32]; }
 static void wait_for_program() { wait(now->program->meeting, WARPS * 32); }
 static void wait_for_all() { wait(now->program->of_all, (WARPS + CALLERS) * 32); }
 static void wait_for_warp() { wait(warp_here().meeting, 32); }
+// All of a warp ask for it together, as on a card.
+static int warp() {
+  wait_for_warp();
+  return thread() / 32;
+}
 static bool is_elected() {
   wait_for_warp();
   return thread() % 32 == 0;

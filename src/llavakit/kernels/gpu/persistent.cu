@@ -773,13 +773,13 @@ DEVICE bool put_together(const Model& model, int column, Told told, float (&x)[8
 
 KERNEL decode_token(const __grid_constant__ Model model, const i64* plan) {
   const Token token(plan);
-  if (thread() < THREADS && thread() % 32 == 0) Ring(warp()).begin_all();
+  Ring ring(warp());  // of callers none, but all of a warp have to ask for its number
+  if (warp() < WARPS && is_elected()) ring.begin_all();
   wait_for_all();
   if (warp() >= WARPS) {
     Caller(model, token, warp() - WARPS).call_all();
     return;
   }
-  Ring ring(warp());
   char* behind = shared() + Ring::bytes();
   Activations x{behind, reinterpret_cast<float*>(behind + ACTIVATIONS), nullptr, nullptr};
   x.sums = reinterpret_cast<int*>(x.scales + WIDEST / 128);
