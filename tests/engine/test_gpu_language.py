@@ -241,11 +241,11 @@ def test_many_rows_are_multiplied_in_larger_tiles() -> None:
 def test_a_token_in_one_launch(
     shapes: str, scheme: str | None, dtype: torch.dtype, is_late: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """On a card, and elsewhere on fibers."""
+    """On a card, and elsewhere on fibers: in smaller pieces, or these matrices would all have one a row."""
     if not IS_CUDA:
-        launcher = OnFibers(tmp_path, programs=2, shared_memory=60_000, is_late=is_late)
-        monkeypatch.setattr(persistent, "WARPS", 4)
-        monkeypatch.setattr(persistent, "CALLERS", 2)
+        launcher = OnFibers(tmp_path, programs=2, shared_memory=40_000, is_late=is_late)
+        monkeypatch.setattr(persistent, "WARPS", 2)
+        monkeypatch.setattr(persistent, "PIECE", 1024)
         monkeypatch.setattr(
             gpu_language, "persistent_decoder", partial(persistent.PersistentDecoder, launcher=launcher)
         )
