@@ -5,7 +5,7 @@ from __future__ import annotations
 import ctypes
 from collections.abc import Callable, Sequence
 from importlib.resources import files
-from math import log2
+from math import ceil, log2
 from typing import Any, Protocol
 from warnings import warn
 
@@ -142,7 +142,7 @@ def _matrices(layers: Sequence[GpuLayer]) -> list[GpuMatrix]:
 
 def _pieces(matrix: GpuMatrix, programs: int) -> int:
     """That a program multiplies, at most."""
-    return -(-(-(-matrix.rows // 4)) // programs) * -(-matrix.data[0].nbytes // PIECE)
+    return ceil(ceil(matrix.rows / 4) / programs) * ceil(matrix.data[0].nbytes / PIECE)
 
 
 def _stages(constants: Constants, shared_memory: int, most_sums: int) -> tuple[int, int]:
