@@ -13,7 +13,7 @@ from pathlib import Path
 # The module a package is imported as, where that is not the package's own name.
 IMPORTED_AS = {"pyyaml": "yaml", "pillow": "PIL"}
 # torch brings it along where there is CUDA, and nowhere else: who uses it is imported late, where there is a card.
-WITH_CUDA, LATE = {"triton"}, {"triton.runtime", "llavakit.engine.gpu_language"}
+WITH_CUDA, LATE = {"triton", "cuda"}, {"triton.runtime", "cuda.bindings", "llavakit.engine.gpu_language"}
 SOURCES = sorted((Path(__file__).parents[2] / "src" / "llavakit").rglob("*.py"))
 
 

@@ -45,7 +45,7 @@ class CudaGraphs:
         with torch.cuda.stream(aside):
             step(given)
         torch.cuda.current_stream().wait_stream(aside)
-        with torch.cuda.graph(graph, pool=self._pool):
+        with torch.cuda.graph(graph, pool=self._pool, stream=aside):  # torch's own is of the card it was first used on
             made = step(given)
 
         def replay(plan: Tensor) -> Tensor:

@@ -77,7 +77,7 @@ def test_too_little_shared_memory_is_said() -> None:
 
 
 def on_card(shared: dict[str, Any]) -> dict[str, Any]:
-    table = SimpleNamespace(is_cuda=True, device=torch.device("cuda"), dtype=shared["table"].dtype)
+    table = SimpleNamespace(is_cuda=True, device=torch.device("cuda"), dtype=shared["table"].dtype, data_ptr=lambda: 0)
     return {**shared, "table": table}
 
 
@@ -95,6 +95,14 @@ def test_what_it_does_not_divide_is_left_to_the_others(monkeypatch: pytest.Monke
         assert persistent_decoder(layers, **on_card(shared)) is None
     layers, shared = model()
     shared["table"] = shared["table"].float()
+    assert persistent_decoder(layers, **on_card(shared)) is None
+
+
+def test_weights_that_begin_anywhere_are_left_to_the_others(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(torch.cuda, "get_device_capability", lambda device: (9, 0))
+    monkeypatch.setattr(persistent, "PersistentDecoder", None)
+    layers, shared = model()
+    shared["norm"] = torch.empty(4097, dtype=torch.bfloat16)[1:]
     assert persistent_decoder(layers, **on_card(shared)) is None
 
 

@@ -162,22 +162,27 @@ def persistent_decoder(layers: Sequence[GpuLayer], **shared: Any) -> PersistentD
 
     It needs copies and barriers that cards have since Hopper (9.0), and 16-bit numbers.
     """
-    table, sizes = shared["table"], shared["sizes"]
-    if not table.is_cuda or torch.cuda.get_device_capability(table.device) < (9, 0) or not _fits(layers, sizes, table):
+    table = shared["table"]
+    if not table.is_cuda or torch.cuda.get_device_capability(table.device) < (9, 0) or not _fits(layers, **shared):
         return None
     try:
         return PersistentDecoder(layers, launcher=OnCard(table.device), **shared)
-    except (ImportError, RuntimeError) as error:
+    except Exception as error:  # whatever a compiler, a driver or the absence of either brings
         warn(f"Tokens are decoded by five kernels a layer, because one for all of them failed: {error}", stacklevel=2)
         return None
 
 
-def _fits(layers: Sequence[GpuLayer], sizes: Sizes, table: Tensor) -> bool:
+def _fits(
+    layers: Sequence[GpuLayer], *, sizes: Sizes, table: Tensor, norm: Tensor, head: GpuMatrix, **_: Tensor | int | None
+) -> bool:
+    """Shapes and types, and that everything begins where 16 bytes can be read at once."""
+    read = [table, norm, *(matrix.data for matrix in (head, *_matrices(layers)))]
+    read += [weights for layer in layers for weights in (layer.input_norm, layer.output_norm)]
     return (
         table.dtype in (torch.bfloat16, torch.float16)
         and sizes.head_dim in (64, 128)
         and sizes.num_heads // sizes.num_kv_heads <= LARGEST_GROUP
-        and all(matrix.data.data_ptr() % 16 == 0 for matrix in _matrices(layers))
+        and all(weights.data_ptr() % 16 == 0 for weights in read)
     )
 
 
@@ -193,11 +198,14 @@ class OnCard:
         from cuda.bindings import driver
 
         code = compiled(source, constants, self._architecture)
-        module = _checked(driver.cuModuleLoadData(code))
-        kernel = _checked(driver.cuModuleGetFunction(module, b"decode_token"))
-        wanted = driver.CUfunction_attribute.CU_FUNC_ATTRIBUTE_MAX_DYNAMIC_SHARED_SIZE_BYTES
-        _checked(driver.cuFuncSetAttribute(kernel, wanted, shared_memory))
         threads, programs = 2 * constants["WARPS"] * 32, self.programs
+        with torch.cuda.device(self._device):
+            module = _checked(driver.cuModuleLoadData(code))
+            kernel = _checked(driver.cuModuleGetFunction(module, b"decode_token"))
+            wanted = driver.CUfunction_attribute.CU_FUNC_ATTRIBUTE_MAX_DYNAMIC_SHARED_SIZE_BYTES
+            _checked(driver.cuFuncSetAttribute(kernel, wanted, shared_memory))
+            if not _checked(driver.cuOccupancyMaxActiveBlocksPerMultiprocessor(kernel, threads, shared_memory)):
+                raise RuntimeError("this card has no room for it")
 
         def launch(model: bytes, plan: int) -> None:
             given = ctypes.create_string_buffer(model, len(model)), ctypes.c_int64(plan)
