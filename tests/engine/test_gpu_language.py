@@ -246,9 +246,8 @@ def test_a_token_in_one_launch(
     if not IS_CUDA:
         if shutil.which("c++") is None:
             pytest.skip("no C++ compiler")
-        launcher = OnFibers(tmp_path, programs=2, shared_memory=60_000, is_late=is_late)
-        monkeypatch.setattr(persistent, "WARPS", 4)
-        monkeypatch.setattr(persistent, "CALLERS", 2)
+        launcher = OnFibers(tmp_path, programs=2, shared_memory=40_000, is_late=is_late)
+        monkeypatch.setattr(persistent, "WARPS", 2)
         monkeypatch.setattr(
             gpu_language, "persistent_decoder", partial(persistent.PersistentDecoder, launcher=launcher)
         )

@@ -44,7 +44,7 @@ struct Warp {
 struct Program {
   std::vector<char> memory;
   Meeting meeting, of_all;
-  Warp warps[WARPS + CALLERS];
+  Warp warps[2 * WARPS];
   std::vector<Copy> copies;  // that are not made yet
 };
 
@@ -59,6 +59,7 @@ struct Fiber {
 
 static Fiber* now;
 static ucontext_t scheduler;
+static int number_of_programs;
 static bool has_moved;  // whether anyone did anything but wait
 static const char* fault;
 
@@ -88,10 +89,11 @@ static char* shared() {
 }
 static int thread() { return now->thread; }
 static int program() { return now->number; }
+static int programs() { return number_of_programs; }
 
 static Warp& warp_here() { return now->program->warps[thread() / 32]; }
 static void wait_for_program() { wait(now->program->meeting, WARPS * 32); }
-static void wait_for_all() { wait(now->program->of_all, (WARPS + CALLERS) * 32); }
+static void wait_for_all() { wait(now->program->of_all, 2 * WARPS * 32); }
 static void wait_for_warp() { wait(warp_here().meeting, 32); }
 // All of a warp ask for it together, as on a card.
 static int warp() {
@@ -128,12 +130,6 @@ static float float_of(u32 bits) {
   return number;
 }
 
-static u32 bits_of(float number) {
-  u32 bits;
-  memcpy(&bits, &number, 4);
-  return bits;
-}
-
 #if IS_HALF
 static float low(u32 word) { return of_half(word & 0xFFFF); }
 static float high(u32 word) { return of_half(word >> 16); }
@@ -147,7 +143,8 @@ static u32 rounded(float number) {
 static float low(u32 word) { return float_of(word << 16); }
 static float high(u32 word) { return float_of(word & 0xFFFF0000); }
 static u32 rounded(float number) {
-  u32 bits = bits_of(number);
+  u32 bits;
+  memcpy(&bits, &number, 4);
   return (bits + 0x7FFF + (bits >> 16 & 1)) >> 16;
 }
 #endif
@@ -167,16 +164,20 @@ static Words fresh_words(const void* place) {
   demand(is_aligned(place), "16 bytes are read that are not aligned");
   return *static_cast<const Words*>(place);
 }
-static u32 fresh_word(const u32* place) { return *place; }
-static void publish(u32* place, u32 word) {
-  *place = word;
-  has_moved = true;
+static u32 fresh_number(const u16* place) { return *place; }
+
+static void meet(u32* arrived, u32 goal) {
+  wait_for_program();
+  if (thread() == 0) {
+    ++*arrived;
+    has_moved = true;
+    while (*arrived < goal) yield();
+  }
+  wait_for_program();
 }
-static void publish_pair(u32* place, u32 one, u32 two) {
-  place[0] = one, place[1] = two;
-  has_moved = true;
+static void part(u32* arrived, u32 last) {
+  if (thread() == 0 && ++*arrived == last) *arrived = 0;
 }
-static void go_round() { yield(); }
 
 struct Gate {
   u16 turns, has_arrived;
@@ -236,13 +237,13 @@ static void run() {
 }
 
 // What went wrong; nothing where all came to an end.
-extern "C" const char* launch(const void* model, const i64* plan, int shared_bytes) {
-  fault = nullptr, given_model = model, given_plan = plan;
-  std::vector<Program> all(PROGRAMS);
-  std::vector<Fiber> fibers(PROGRAMS * (WARPS + CALLERS) * 32);
+extern "C" const char* launch(const void* model, const i64* plan, int programs, int shared_bytes) {
+  fault = nullptr, given_model = model, given_plan = plan, number_of_programs = programs;
+  std::vector<Program> all(programs);
+  std::vector<Fiber> fibers(programs * 2 * WARPS * 32);
   for (int i = 0; i < int(fibers.size()); ++i) {
     Fiber& fiber = fibers[i];
-    fiber.number = i / ((WARPS + CALLERS) * 32), fiber.thread = i % ((WARPS + CALLERS) * 32), fiber.program = &all[fiber.number];
+    fiber.number = i / (2 * WARPS * 32), fiber.thread = i % (2 * WARPS * 32), fiber.program = &all[fiber.number];
     fiber.program->memory.assign(shared_bytes + 128, 0x7B);
     fiber.stack.resize(64 << 10);
     getcontext(&fiber.context);

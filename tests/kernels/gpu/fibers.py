@@ -28,10 +28,10 @@ class OnFibers:
         command = ["c++", "-std=c++17", "-O2", "-g", "-fno-strict-aliasing", "-shared", "-fPIC", "-Wno-unknown-pragmas"]
         subprocess.run([*command, "-o", f"{stem}.so", f"{stem}.cpp"], check=True)
         entry = ctypes.CDLL(f"{stem}.so").launch
-        entry.restype, entry.argtypes = ctypes.c_char_p, [ctypes.c_char_p, ctypes.c_void_p, ctypes.c_int]
+        entry.restype, entry.argtypes = ctypes.c_char_p, [ctypes.c_char_p, ctypes.c_void_p, ctypes.c_int, ctypes.c_int]
 
         def launch(model: bytes, plan: int) -> None:
-            fault = entry(model, plan, shared_memory)
+            fault = entry(model, plan, self.programs, shared_memory)
             assert fault is None, fault.decode()
 
         return launch

@@ -12,7 +12,7 @@ struct alignas(16) Words {
 };
 
 #define DEVICE __device__ __forceinline__
-#define KERNEL extern "C" __global__ void __launch_bounds__((WARPS + CALLERS) * 32, 1)
+#define KERNEL extern "C" __global__ void __launch_bounds__(2 * WARPS * 32, 1)
 
 extern __shared__ __align__(128) char shared_memory[];
 
@@ -21,6 +21,7 @@ DEVICE int thread() { return threadIdx.x; }
 // The same for a whole warp, and known to be so.
 DEVICE int warp() { return __shfl_sync(~0u, threadIdx.x / 32, 0); }
 DEVICE int program() { return blockIdx.x; }
+DEVICE int programs() { return gridDim.x; }
 
 // Of the warps that compute, and of all.
 DEVICE void wait_for_program() { asm volatile("bar.sync 1, %0;" ::"n"(WARPS * 32) : "memory"); }
@@ -46,7 +47,6 @@ DEVICE float exp2_of(float x) {
 DEVICE float inverse_root(float x) { return rsqrtf(x); }
 
 DEVICE float float_of(u32 bits) { return __uint_as_float(bits); }
-DEVICE u32 bits_of(float number) { return __float_as_uint(number); }
 
 DEVICE float of_half(u32 bits) {
   float number;
@@ -94,24 +94,32 @@ DEVICE int add_dots_uu(u32 one, u32 two, int sum) {
 // What other processors wrote in this launch; the nearest cache may hold something older.
 DEVICE Words fresh_words(const void* place) {
   Words w;
-  asm volatile("ld.relaxed.gpu.global.v4.u32 {%0, %1, %2, %3}, [%4];"
+  asm volatile("ld.global.cg.v4.u32 {%0, %1, %2, %3}, [%4];"
                : "=r"(w.word[0]), "=r"(w.word[1]), "=r"(w.word[2]), "=r"(w.word[3]) : "l"(place) : "memory");
   return w;
 }
-DEVICE u32 fresh_word(const u32* place) {
-  u32 word;
-  asm volatile("ld.relaxed.gpu.global.u32 %0, [%1];" : "=r"(word) : "l"(place) : "memory");
-  return word;
+DEVICE u32 fresh_number(const u16* place) {
+  u16 bits;
+  asm volatile("ld.global.cg.u16 %0, [%1];" : "=h"(bits) : "l"(place) : "memory");
+  return bits;
 }
-// For other processors to see, soon, and two words together.
-DEVICE void publish(u32* place, u32 word) {
-  asm volatile("st.relaxed.gpu.global.u32 [%0], %1;" ::"l"(place), "r"(word) : "memory");
+
+// All programs meet: whoever comes counts up, and waits until `goal` have come.
+DEVICE void meet(u32* arrived, u32 goal) {
+  wait_for_program();
+  if (threadIdx.x == 0) {
+    asm volatile("red.release.gpu.global.add.u32 [%0], 1;" ::"l"(arrived) : "memory");
+    u32 found;
+    do asm volatile("ld.acquire.gpu.global.u32 %0, [%1];" : "=r"(found) : "l"(arrived) : "memory");
+    while (found < goal);
+  }
+  wait_for_program();
 }
-DEVICE void publish_pair(u32* place, u32 one, u32 two) {
-  asm volatile("st.relaxed.gpu.global.v2.u32 [%0], {%1, %2};" ::"l"(place), "r"(one), "r"(two) : "memory");
+
+// Whoever comes last leaves the counter as it was before the launch.
+DEVICE void part(u32* arrived, u32 last) {
+  if (threadIdx.x == 0 && atomicAdd(arrived, 1) + 1 == last) atomicExch(arrived, 0);
 }
-// Between two looks at what is not there yet.
-DEVICE void go_round() {}
 
 // Copies from memory into shared memory go on by themselves, and report to a gate. It opens when so many threads have
 // arrived, and as many bytes as one of them expects; then it is closed again, for the next.

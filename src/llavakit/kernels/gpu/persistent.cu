@@ -1,37 +1,33 @@
 // A token through the whole decoder in one launch, with as many programs as the card has processors.
 //
-// Weights do not depend on the token, so nothing has to wait with reading them. Some warps of a program, its callers, do
-// nothing but go through all that the others will need, over all layers, and call for the next piece as soon as there is
-// room in shared memory. Where programs have to wait for one another (five times a layer), the memory goes on.
+// Weights do not depend on the token, so nothing has to wait with reading them. Each warp that computes has another, its
+// caller, that does nothing but go through all that it will need, over all layers, and call for the next piece as soon as
+// there is room in shared memory. Where programs have to wait for one another (five times a layer), the memory goes on.
 //
-// They wait for numbers, not for programs: what one of them tells the others stands in the upper half of a word, and the
-// lower half says for which phase it was told. Nobody writes for a later phase before all have read what they need, since
-// whatever he writes comes of what all have made of that.
-//
-// No more than AHEAD pieces of a warp are under way at any time: just so many as keep the memory busy. With more of them,
+// No more than AHEAD pieces of a warp are under way at any time: just so many as keep the memory busy. With more,
 // whatever else is read would stand in line behind them.
 //
-// Activations become whole numbers of 16 bits, with a scale for 128 of them, where weights are codes: two bytes, each
+// Where weights are codes, activations become whole numbers of 16 bits, with a scale for 128 of them: two bytes, each
 // multiplied with codes four at a time. That is exact, and finer than bfloat16.
 //
-// Constants given by the host: PROGRAMS, LAYERS, DROP_AFTER, DIM, INNER, HEADS, KV_HEADS, HEAD_DIM, BLOCK, HEADER, SPLITS, WARPS,
-// CALLERS, STAGES, AHEAD, PIECE, SCALES, IS_HALF.
+// Constants given by the host: LAYERS, DROP_AFTER, DIM, INNER, HEADS, KV_HEADS, HEAD_DIM, BLOCK, HEADER, SPLITS, WARPS,
+// STAGES, AHEAD, PIECE, SCALES, IS_HALF.
 
 constexpr int THREADS = WARPS * 32, GROUP = HEADS / KV_HEADS, QUERY = HEADS * HEAD_DIM;
 constexpr int STAGE = 4 * PIECE + SCALES;  // bytes: a piece of four rows of a matrix, and behind them their scales
+constexpr int AT_ONCE = 512;               // that a warp reads of a row
 constexpr int TOKENS = PIECE / HEAD_DIM < BLOCK ? PIECE / HEAD_DIM : BLOCK;  // whose keys and values fill one
 constexpr int LARGEST = DIM > INNER ? (DIM > QUERY ? DIM : QUERY) : (INNER > QUERY ? INNER : QUERY);
 constexpr int WIDEST = (LARGEST + 255) / 256 * 256;
-constexpr int PART = HEAD_DIM + 2;  // of attention: sums of a head, their greatest score and total weight
-constexpr int PARTS = 4 * WARPS * GROUP * PART, ACTIVATIONS = 2 * WIDEST > PARTS ? 2 * WIDEST : PARTS;
+constexpr int PART = HEAD_DIM + 4;  // of attention: sums of a head, their greatest score and total weight, and padding
+constexpr int ATTENTION_PART = GROUP * PART;
+constexpr int ACTIVATIONS = 2 * WIDEST > 4 * WARPS * ATTENTION_PART ? 2 * WIDEST : 4 * WARPS * ATTENTION_PART;
 constexpr int EIGHTS = HEAD_DIM / 64, ROW = HEAD_DIM * 2;  // of eight lanes with eight channels each; bytes
 static_assert(HEAD_DIM % 64 == 0, "eight lanes have eight channels each, once or several times");
-static_assert(PIECE == 1024, "four lanes have a group of 128 codes, and a warp eight such groups");
-static_assert(WARPS % CALLERS == 0, "what a warp needs is called for by one caller alone, and so in order");
 static_assert(TOKENS % 4 == 0 && BLOCK % TOKENS == 0, "a warp takes four tokens at a time, and a block some times");
 
-// Rows of `bits` each; where they are codes, with float16 scales for groups of 1 << `shift` columns (GpuMatrix), of which
-// two rows have `pair_bytes`.
+// Numbers of `bits` each. Codes (GpuMatrix) have float16 scales for groups of 1 << `shift` columns, and two rows have
+// `pair_bytes` of them.
 struct Matrix {
   const char *data, *scales;
   int rows, row_bytes, pair_bytes, bits, shift, padding;
@@ -46,11 +42,9 @@ struct Layer {
 struct Model {
   const u16 *table, *norm, *bias;
   const float *cosine, *sine;
-  // What programs tell one another: queries, keys and values; means of parts of the tokens, and their weights, which are
-  // greatest scores and totals, each with a word behind it; hidden states behind either half of a layer, and in between.
-  u32 *heads, *means, *weights, *middle, *inner, *hidden;
-  u32* told;  // phases, in all launches before
-  u16* logits;
+  u16 *query, *hidden, *inner, *logits;
+  float* partial;
+  u32* arrived;
   i64 slots;
   double eps;
   Matrix head;
@@ -102,7 +96,8 @@ DEVICE Rows rows_of(Phase phase, int quad) {
 struct Steps {
   int place, start, end;
 
-  DEVICE Steps(const Token& token, Phase phase, int split) : place(phase.layer() < DROP_AFTER ? token.place : token.later) {
+  DEVICE Steps(const Token& token, Phase phase, int split)
+      : place(phase.layer() < DROP_AFTER ? token.place : token.later) {
     const int all = place / TOKENS + 1, share = (all + SPLITS - 1) / SPLITS;
     start = split * share;
     end = start + share < all ? start + share : all;
@@ -111,46 +106,29 @@ struct Steps {
 
 DEVICE i64 slot_of(const Token& token, int place) { return token.blocks[place / BLOCK] * BLOCK + place % BLOCK; }
 
-// What a program has of a product: quads, shared out among programs one by one, going on in the next phase where the last
-// one ended. Their pieces are shared out among its warps, so that all of these are busy until the end.
+// What a program has of a product: quads, shared out among programs one by one, going on in the next phase where the
+// last one ended. Their pieces are shared out among its warps, so that all of these are busy until the end.
 struct Share {
   int first, quads, pieces;
 
   DEVICE Share(const Matrix& matrix, int& shift) : pieces((matrix.row_bytes + PIECE - 1) / PIECE) {
     const int all = (matrix.rows + 3) / 4, mine = program() - shift;
-    first = mine < 0 ? mine + PROGRAMS : mine;
-    quads = first < all ? (all - first - 1) / PROGRAMS + 1 : 0;
-    shift = (shift + all) % PROGRAMS;
+    first = mine < 0 ? mine + programs() : mine;
+    quads = first < all ? (all - first - 1) / programs() + 1 : 0;
+    shift = (shift + all) % programs();
   }
-  DEVICE int quad(int index) const { return first + index * PROGRAMS; }
+  DEVICE int size() const { return quads * pieces; }
+  DEVICE int quad(int index) const { return first + index * programs(); }
 };
 
-// Every `step`-th piece of a share.
-struct Cursor {
-  int index, piece;  // which quad of the share, and which of its pieces
-  int quads, pieces, more_quads, more_pieces;
-
-  DEVICE Cursor(const Share& share, int first, int step)
-      : index(first / share.pieces), piece(first % share.pieces), quads(share.quads), pieces(share.pieces),
-        more_quads(step / share.pieces), more_pieces(step % share.pieces) {}
-
-  DEVICE bool is_there() const { return index < quads; }
-  DEVICE void go_on() {
-    index += more_quads;
-    piece += more_pieces;
-    if (piece >= pieces) piece -= pieces, ++index;
-  }
-};
-
-// The stages of a warp, each filled and emptied again and again. Whoever fills them and whoever empties them count by
-// themselves.
+// The stages of a warp, each filled by its caller and emptied again and again: `use` counts how often any was, for
+// either of the two by itself.
 struct Ring {
   char* stages;
   Gate *filled, *emptied;
-  u32 number, turn, use;  // which stage, how often all of them were used, odd or even, and how many that is altogether
+  u32 use;
 
-  Ring() = default;
-  DEVICE explicit Ring(int warp) : stages(shared() + warp * STAGES * STAGE), number(0), turn(0), use(0) {
+  DEVICE explicit Ring(int warp) : stages(shared() + warp * STAGES * STAGE), use(0) {
     filled = reinterpret_cast<Gate*>(shared() + WARPS * STAGES * STAGE) + warp * 2 * STAGES;
     emptied = filled + STAGES;
   }
@@ -161,77 +139,46 @@ struct Ring {
     gates_have_begun();
   }
 
-  DEVICE char* stage() const { return stages + number * STAGE; }
-  DEVICE Gate* gate() const { return filled + number; }
-  DEVICE void go_on() {
-    ++use;
-    if (++number == STAGES) number = 0, turn ^= 1;
-  }
+  DEVICE char* stage() const { return stages + use % STAGES * STAGE; }
+  DEVICE Gate* gate() const { return filled + use % STAGES; }
 
-  DEVICE void wait_until_filled() const { wait(gate(), turn); }
+  DEVICE void wait_until_filled() const { wait(gate(), use / STAGES & 1); }
   DEVICE void empty() {
     wait_for_warp();
-    if (thread() % 32 == 0) arrive(emptied + number);
-    go_on();
+    if (thread() % 32 == 0) arrive(emptied + use % STAGES);
+    ++use;
   }
 
   DEVICE void wait_until_it_may_be_filled() const {
-    if (use >= STAGES) wait(emptied + number, turn ^ 1);
-    if (use >= AHEAD) {
-      const bool is_before = number < AHEAD;  // of the stages' last turn
-      wait(filled + number - AHEAD + (is_before ? STAGES : 0), turn ^ is_before);
-    }
+    if (use >= STAGES) wait(emptied + use % STAGES, use / STAGES & 1 ^ 1);
+    if (use >= AHEAD) wait(filled + (use - AHEAD) % STAGES, (use - AHEAD) / STAGES & 1);
   }
 };
 
-// A warp that calls for what some others need, in the order in which all of them do: so it never waits for room for what
-// is needed later while they wait for what is needed now.
 struct Caller {
-  static constexpr int RINGS = WARPS / CALLERS;
   const Model& model;
   const Token& token;
-  int first;  // warp; the others follow in steps of CALLERS
-  Ring rings[RINGS];
+  Ring ring;
 
-  DEVICE Caller(const Model& model, const Token& token, int first) : model(model), token(token), first(first) {
-#pragma unroll
-    for (int i = 0; i < RINGS; ++i) rings[i] = Ring(first + i * CALLERS);
-  }
-
-  DEVICE void call_all() {
+  DEVICE void call_all(int warp) {
     int shift = 0;
     for (Phase phase{0}; phase.number <= LAYERS * KINDS; ++phase.number) {
       if (phase.is(ATTENTION)) {
-        for (int item = program(); item < KV_HEADS * SPLITS; item += PROGRAMS) call_tokens(phase, item);
+        for (int item = program(); item < KV_HEADS * SPLITS; item += programs()) {
+          const Steps steps(token, phase, item % SPLITS);
+          for (int step = steps.start + warp; step < steps.end; step += WARPS) call_tokens(phase, item / SPLITS, step);
+        }
       } else {
-        call_rows(phase, shift);
+        const Matrix matrix = phase.matrix(model);
+        const Share share(matrix, shift);
+        for (int piece = warp; piece < share.size(); piece += WARPS) {
+          call_rows(matrix, rows_of(phase, share.quad(piece / share.pieces)), piece % share.pieces * PIECE);
+        }
       }
     }
   }
 
-  DEVICE void call_tokens(Phase phase, int item) {
-    const Steps steps(token, phase, item % SPLITS);
-    for (int start = steps.start + first; start < steps.end; start += WARPS) {
-#pragma unroll
-      for (int i = 0; i < RINGS; ++i) {
-        if (start + i * CALLERS < steps.end) call_tokens(rings[i], phase, item / SPLITS, start + i * CALLERS);
-      }
-    }
-  }
-
-  DEVICE void call_rows(Phase phase, int& shift) {
-    const Matrix matrix = phase.matrix(model);
-    const Share share(matrix, shift);
-    for (Cursor cursor(share, first, CALLERS); cursor.is_there();) {
-#pragma unroll
-      for (int i = 0; i < RINGS; ++i) {
-        if (cursor.is_there()) call_rows(rings[i], matrix, rows_of(phase, share.quad(cursor.index)), cursor.piece * PIECE);
-        cursor.go_on();
-      }
-    }
-  }
-
-  DEVICE void call_tokens(Ring& ring, Phase phase, int head, int step) const {
+  DEVICE void call_tokens(Phase phase, int head, int step) {
     const Layer& layer = model.layers[phase.layer()];
     const i64 place = (head * model.slots + slot_of(token, step * TOKENS)) * HEAD_DIM;
     ring.wait_until_it_may_be_filled();
@@ -243,13 +190,15 @@ struct Caller {
       copy(stage + TOKENS * ROW, layer.values + place, TOKENS * ROW, gate);
     }
     wait_for_warp();
-    ring.go_on();
+    ++ring.use;
   }
 
-  DEVICE void call_rows(Ring& ring, const Matrix& matrix, Rows rows, int at) const {
+  DEVICE void call_rows(const Matrix& matrix, Rows rows, int at) {
     const int left = matrix.row_bytes - at, bytes = left < PIECE ? left : PIECE;
-    const int chunk = matrix.bits == 4 ? 7 : 8, words = 128 >> matrix.shift;  // of a chunk of so many bytes, in powers of 2
+    const int chunk = matrix.bits == 4 ? 7 : 8, words = 128 >> matrix.shift;  // of 1 << chunk bytes
     const int scales = matrix.bits == 16 ? 0 : ((bytes >> chunk) * words * 8 + 15) / 16 * 16;
+    const char* data = matrix.data + at;
+    const bool is_end = rows.first + rows.apart + 1 >= matrix.rows;  // maybe with rows beyond it
     ring.wait_until_it_may_be_filled();
     if (is_elected()) {
       char* stage = ring.stage();
@@ -257,46 +206,25 @@ struct Caller {
       arrive_expecting(gate, 4 * bytes + 2 * scales);
 #pragma unroll
       for (int pair = 0; pair < 2; ++pair) {
-        const int row = rows.first + pair * rows.apart;
-#pragma unroll
-        for (int i = 0; i < 2; ++i) {
-          const u32 place = u32(row + i < matrix.rows ? row + i : matrix.rows - 1) * u32(matrix.row_bytes);
-          copy(stage + (2 * pair + i) * PIECE, matrix.data + place + at, bytes, gate);
+        const int row = is_end ? last(matrix, rows.first + pair * rows.apart) : rows.first + pair * rows.apart;
+        const char* place = data + i64(row) * matrix.row_bytes;
+        if (matrix.row_bytes == PIECE && !is_end) {  // a row and the next lie side by side
+          copy(stage + 2 * pair * PIECE, place, 2 * PIECE, gate);
+        } else {
+          copy(stage + 2 * pair * PIECE, place, bytes, gate);
+          copy(stage + (2 * pair + 1) * PIECE, data + i64(last(matrix, row + 1)) * matrix.row_bytes, bytes, gate);
         }
         if (scales) {
-          const u32 place = u32(row < matrix.rows ? row / 2 : 0) * u32(matrix.pair_bytes);
-          copy(stage + 4 * PIECE + pair * (SCALES / 2), matrix.scales + place + (at >> chunk) * words * 8, scales, gate);
+          copy(stage + 4 * PIECE + pair * (SCALES / 2),
+               matrix.scales + i64(row / 2) * matrix.pair_bytes + (at >> chunk) * words * 8, scales, gate);
         }
       }
     }
     wait_for_warp();
-    ring.go_on();
+    ++ring.use;
   }
-};
 
-// Words, told for one phase; their numbers are those of the model's type.
-struct Told {
-  u32 tag;
-
-  DEVICE Told(u32 before, Phase phase) : tag((before + phase.number + 1) & 0xFFFF) {}
-
-  DEVICE void tell(u32* place, float number) const { publish(place, pair(number, 0) << 16 | tag); }
-  DEVICE void tell_float(u32* place, float number) const { publish_pair(place, bits_of(number), tag); }
-
-  // Whether eight of them are there, which are read in any case.
-  DEVICE bool hear(const u32* place, float (&numbers)[8]) const {
-    u32 others = 0;
-#pragma unroll
-    for (int i = 0; i < 2; ++i) {
-      const Words words = fresh_words(place + 4 * i);
-#pragma unroll
-      for (int j = 0; j < 4; ++j) {
-        numbers[4 * i + j] = high(words.word[j]);
-        others |= words.word[j] ^ tag;
-      }
-    }
-    return !(others & 0xFFFF);
-  }
+  DEVICE static int last(const Matrix& matrix, int row) { return row < matrix.rows ? row : matrix.rows - 1; }
 };
 
 DEVICE Words words_at(const void* place) { return *static_cast<const Words*>(place); }
@@ -309,34 +237,26 @@ DEVICE void numbers_of(const Words& words, float (&numbers)[8]) {
   }
 }
 
-DEVICE Words words_of(const float (&numbers)[8]) {
-  Words words;
-#pragma unroll
-  for (int i = 0; i < 4; ++i) words.word[i] = pair(numbers[2 * i], numbers[2 * i + 1]);
-  return words;
-}
-
 DEVICE float sum_of_warp(float value) {
 #pragma unroll
   for (int other = 16; other; other /= 2) value += exchange(value, other);
   return value;
 }
 
-// How often all threads take eight columns each, until they have so many and what a chunk of codes is padded with.
-template <int NUMBER>
-constexpr int TIMES = ((NUMBER + 255) / 256 * 256 + 8 * THREADS - 1) / (8 * THREADS);
-
 // Activations in shared memory, as a product with a matrix of so many bits takes them.
 struct Activations {
   char* numbers;  // of the model's type; or high bytes, and behind `width` of them low ones
   float* scales;
-  int* sums;          // of 32 columns each, of whole numbers
+  int* sums;          // of 16 columns each, of whole numbers
   float* warps_sums;  // room for one of each warp
 
   // Eight columns of a thread, of which 16 threads that follow one another have a group.
   DEVICE void put(int bits, int width, int column, const float (&x)[8]) {
     if (bits == 16) {
-      if (column < width) *reinterpret_cast<Words*>(numbers + column * 2) = words_of(x);
+      Words words;
+#pragma unroll
+      for (int i = 0; i < 4; ++i) words.word[i] = pair(x[2 * i], x[2 * i + 1]);
+      if (column < width) *reinterpret_cast<Words*>(numbers + column * 2) = words;
       return;
     }
     float largest = 0;
@@ -355,13 +275,12 @@ struct Activations {
       sum += number;
     }
     sum += exchange(sum, 1);
-    sum += exchange(sum, 2);
     if (column >= width) return;
     u32* high_words = reinterpret_cast<u32*>(numbers + column);
     u32* low_words = reinterpret_cast<u32*>(numbers + width + column);
     high_words[0] = highs[0], high_words[1] = highs[1];
     low_words[0] = lows[0], low_words[1] = lows[1];
-    if (column % 32 == 0) sums[column / 32] = sum;
+    if (column % 16 == 0) sums[column / 16] = sum;
     if (column % 128 == 0) scales[column / 128] = largest / 32512.0f;
   }
 
@@ -380,51 +299,46 @@ struct Activations {
     return sum;
   }
 
-  // `numbers` says whether the eight at a column are there, and what they are.
-  template <int NUMBER, class Numbers>
-  DEVICE static void wait_for(Numbers numbers, float (&x)[TIMES<NUMBER>][8]) {
-    for (;;) {
-      bool are_there = true;
-#pragma unroll
-      for (int i = 0; i < TIMES<NUMBER>; ++i) {
-        const int column = (i * THREADS + thread()) * 8;
-#pragma unroll
-        for (int j = 0; j < 8; ++j) x[i][j] = 0;
-        if (column < NUMBER) are_there &= numbers(column, x[i]);
-      }
-      if (are_there) return;
-      go_round();
-    }
-  }
-
+  // `numbers` gives the eight at a column.
   template <int NUMBER, class Numbers>
   DEVICE void put_all(int bits, Numbers numbers) {
-    float x[TIMES<NUMBER>][8];
-    wait_for<NUMBER>(numbers, x);
+    constexpr int TIMES = ((NUMBER + 255) / 256 * 256 + 8 * THREADS - 1) / (8 * THREADS);
+    float x[TIMES][8];
 #pragma unroll
-    for (int i = 0; i < TIMES<NUMBER>; ++i) put(bits, width<NUMBER>(bits), (i * THREADS + thread()) * 8, x[i]);
+    for (int i = 0; i < TIMES; ++i) {
+      const int column = (i * THREADS + thread()) * 8;
+#pragma unroll
+      for (int j = 0; j < 8; ++j) x[i][j] = 0;
+      if (column < NUMBER) numbers(column, x[i]);
+    }
+#pragma unroll
+    for (int i = 0; i < TIMES; ++i) put(bits, width<NUMBER>(bits), (i * THREADS + thread()) * 8, x[i]);
     wait_for_program();
   }
 
   // RMSNorm.
-  template <class Numbers>
-  DEVICE void put_norm(int bits, Numbers numbers, const u16* weights, float eps) {
-    Words weight_words[TIMES<DIM>];
+  DEVICE void put_norm(int bits, const u16* hidden, const u16* weights, float eps) {
+    constexpr int TIMES = ((DIM + 255) / 256 * 256 + 8 * THREADS - 1) / (8 * THREADS);
+    Words words[TIMES], weight_words[TIMES];
 #pragma unroll
-    for (int i = 0; i < TIMES<DIM>; ++i) {
+    for (int i = 0; i < TIMES; ++i) {
       const int column = (i * THREADS + thread()) * 8;
-      weight_words[i] = {{0, 0, 0, 0}};
-      if (column < DIM) weight_words[i] = words_at(weights + column);
+      words[i] = weight_words[i] = {{0, 0, 0, 0}};
+      if (column < DIM) {
+        words[i] = fresh_words(hidden + column);
+        weight_words[i] = words_at(weights + column);
+      }
     }
-    float x[TIMES<DIM>][8], squares = 0;
-    wait_for<DIM>(numbers, x);
+    float x[TIMES][8], squares = 0;
 #pragma unroll
-    for (int i = 0; i < TIMES<DIM>; ++i)
+    for (int i = 0; i < TIMES; ++i) {
+      numbers_of(words[i], x[i]);
 #pragma unroll
       for (int j = 0; j < 8; ++j) squares += x[i][j] * x[i][j];
-    const float norm = inverse_root(sum_of_program(squares) / DIM + eps);
+    }
+    float norm = inverse_root(sum_of_program(squares) / DIM + eps);
 #pragma unroll
-    for (int i = 0; i < TIMES<DIM>; ++i) {
+    for (int i = 0; i < TIMES; ++i) {
       float weight[8];
       numbers_of(weight_words[i], weight);
 #pragma unroll
@@ -435,79 +349,77 @@ struct Activations {
   }
 };
 
-// A warp's piece of four rows that begins at byte `start`, times the activations; each lane adds up for itself.
-DEVICE void multiply_plain(const Activations& x, const char* stage, int start, int end, float (&sums)[4]) {
-  const int lane = thread() % 32 * 16;
+// A lane's part of a piece of four rows, times the activations. `at` is where it begins in a row, in bytes.
+template <int BITS, bool IS_WHOLE>
+DEVICE void multiply(const Activations& x, const Matrix& matrix, const char* stage, int at, float (&sums)[4]) {
+  const int width = matrix.row_bytes * 8 / BITS, lane = thread() % 32 * 16;
 #pragma unroll
-  for (int i = 0; i < PIECE; i += 512) {
-    if (start + i + lane >= end) break;
-    float left[8], right[8];
-    numbers_of(words_at(x.numbers + start + i + lane), left);
+  for (int i = 0; i < PIECE; i += AT_ONCE) {
+    if (!IS_WHOLE && at + i >= matrix.row_bytes) break;
+    if (BITS == 16) {
+      float left[8], right[8];
+      numbers_of(words_at(x.numbers + at + i), left);
 #pragma unroll
-    for (int row = 0; row < 4; ++row) {
-      numbers_of(words_at(stage + row * PIECE + i + lane), right);
+      for (int row = 0; row < 4; ++row) {
+        numbers_of(words_at(stage + row * PIECE + i + lane), right);
 #pragma unroll
-      for (int j = 0; j < 8; ++j) sums[row] += left[j] * right[j];
-    }
-  }
-}
-
-// Of codes, a lane has 32 bytes that follow one another, all of one group, and reads them in two parts; which of them is
-// first alternates, so that no two lanes want the same bank of shared memory.
-template <int BITS>
-DEVICE void multiply_codes(const Activations& x, const Matrix& matrix, const char* stage, int start, float (&sums)[4]) {
-  const int lane = thread() % 32, unit = lane / 4, inside = lane % 4 * 32, here = unit * 128 + inside;
-  if (start + here >= matrix.row_bytes) return;
-  const int width = matrix.row_bytes * 8 / BITS, column = BITS == 4 ? (start + unit * 128) * 2 + inside : start + here;
-  // Codes of 4 bits are 8 more than what they stand for; those of the other half of a chunk, being in the upper halves of
-  // bytes, are 16 times as large.
-  int great[4] = {0, 0, 0, 0}, small[4], other_great[4] = {0, 0, 0, 0}, other_small[4];
+        for (int j = 0; j < 8; ++j) sums[row] += left[j] * right[j];
+      }
+    } else {
+      const int column = BITS == 4 ? (at + i) / 128 * 256 + at % 128 : at + i;
+      const Words highs = words_at(x.numbers + column), lows = words_at(x.numbers + width + column);
+      // Of the scales of a pair of rows those that belong to this lane.
+      const int word = ((i + lane) >> (BITS == 4 ? 7 : 8)) * (128 >> matrix.shift) + (lane % 128 >> matrix.shift);
+      const char* scales_at = stage + 4 * PIECE + word * 8;
+      const float scale = x.scales[column / 128];
+      Words other_highs, other_lows;
+      float other_scale = 0;
+      int sum = 0, other_sum = 0;
+      if (BITS == 4) {
+        other_highs = words_at(x.numbers + column + 128);
+        other_lows = words_at(x.numbers + width + column + 128);
+        // Codes are 8 more than what they stand for; those of the other half of a chunk, being in the upper halves of
+        // bytes, are 16 times as large.
+        sum = -8 * x.sums[column / 16];
+        other_sum = -128 * x.sums[column / 16 + 8];
+        other_scale = x.scales[column / 128 + 1] * (1.0f / 16);
+      }
 #pragma unroll
-  for (int row = 0; row < 4; ++row) {
-    small[row] = BITS == 4 ? -8 * x.sums[column / 32] : 0;
-    other_small[row] = BITS == 4 ? -128 * x.sums[column / 32 + 4] : 0;
-  }
-#pragma unroll
-  for (int part = 0; part < 2; ++part) {
-    const int at = (part ^ (unit & 1)) * 16;
-    const char* numbers = x.numbers + column + at;
-    const Words highs = words_at(numbers), lows = words_at(numbers + width);
-    Words other_highs, other_lows;
-    if (BITS == 4) {
-      other_highs = words_at(numbers + 128);
-      other_lows = words_at(numbers + width + 128);
-    }
-#pragma unroll
-    for (int row = 0; row < 4; ++row) {
-      const Words codes = words_at(stage + row * PIECE + here + at);
-#pragma unroll
-      for (int i = 0; i < 4; ++i) {
+      for (int row = 0; row < 4; ++row) {
+        const u32 scales = *reinterpret_cast<const u32*>(scales_at + row / 2 * (SCALES / 2) + row % 2 * 4);
+        const Words codes = words_at(stage + row * PIECE + i + lane);
+        int great = 0, small = sum;
         if (BITS == 8) {
-          great[row] = add_dots_ss(codes.word[i], highs.word[i], great[row]);
-          small[row] = add_dots_su(codes.word[i], lows.word[i], small[row]);
+#pragma unroll
+          for (int j = 0; j < 4; ++j) {
+            great = add_dots_ss(codes.word[j], highs.word[j], great);
+            small = add_dots_su(codes.word[j], lows.word[j], small);
+          }
+          const u32 half = column / 128 % 2 ? scales >> 16 : scales & 0xFFFF;
+          sums[row] += of_half(half) * scale * float(great * 256 + small);
         } else {
-          const u32 one = codes.word[i] & 0x0F0F0F0F, two = codes.word[i] & 0xF0F0F0F0;
-          great[row] = add_dots_us(one, highs.word[i], great[row]);
-          small[row] = add_dots_uu(one, lows.word[i], small[row]);
-          other_great[row] = add_dots_us(two, other_highs.word[i], other_great[row]);
-          other_small[row] = add_dots_uu(two, other_lows.word[i], other_small[row]);
+          int other_great = 0, other_small = other_sum;
+#pragma unroll
+          for (int j = 0; j < 4; ++j) {
+            const u32 one = codes.word[j] & 0x0F0F0F0F, two = codes.word[j] & 0xF0F0F0F0;
+            great = add_dots_us(one, highs.word[j], great);
+            small = add_dots_uu(one, lows.word[j], small);
+            other_great = add_dots_us(two, other_highs.word[j], other_great);
+            other_small = add_dots_uu(two, other_lows.word[j], other_small);
+          }
+          sums[row] += of_half(scales & 0xFFFF) * scale * float(great * 256 + small) +
+                       of_half(scales >> 16) * other_scale * float(other_great * 256 + other_small);
         }
       }
     }
   }
-  const float scale = x.scales[column / 128], other_scale = BITS == 4 ? x.scales[column / 128 + 1] * (1.0f / 16) : 0;
-  const int word = (BITS == 4 ? unit : unit / 2) * (128 >> matrix.shift) + (inside >> matrix.shift);
-#pragma unroll
-  for (int row = 0; row < 4; ++row) {
-    const u32 scales = *reinterpret_cast<const u32*>(stage + 4 * PIECE + row / 2 * (SCALES / 2) + word * 8 + row % 2 * 4);
-    const float sum = float(great[row] * 256 + small[row]);
-    if (BITS == 4) {
-      sums[row] = of_half(scales & 0xFFFF) * scale * sum +
-                  of_half(scales >> 16) * other_scale * float(other_great[row] * 256 + other_small[row]);
-    } else {
-      sums[row] = of_half(unit % 2 ? scales >> 16 : scales & 0xFFFF) * scale * sum;
-    }
-  }
+}
+
+template <int BITS>
+DEVICE void multiply(const Activations& x, const Matrix& matrix, const char* stage, int start, float (&sums)[4]) {
+  const int at = start + thread() % 32 * 16;
+  if (start + PIECE <= matrix.row_bytes) multiply<BITS, true>(x, matrix, stage, at, sums);
+  else multiply<BITS, false>(x, matrix, stage, at, sums);
 }
 
 DEVICE float number_at(const u16* place) { return low(*place); }
@@ -524,7 +436,8 @@ struct Finish {
   DEVICE static int lanes(Phase phase) { return phase.is(TO_HEADS) || phase.is(TO_INNER) ? 2 : 4; }
 
   DEVICE Finish(const Model& model, const Token& token, Phase phase, const Share& share, int item)
-      : model(model), token(token), phase(phase), index(item / lanes(phase)), lane(item % lanes(phase)), one(0), two(0) {
+      : model(model), token(token), phase(phase), index(item / lanes(phase)), lane(item % lanes(phase)), one(0),
+        two(0) {
     const Rows rows = rows_of(phase, share.quad(index));
     row = rows.first + lane % 2 + lane / 2 * rows.apart;
     if (index >= share.quads) return;
@@ -534,8 +447,8 @@ struct Finish {
       two = model.sine[angle];
     } else if (phase.number == FROM_HEADS) {
       one = number_at(model.table + token.number * DIM + row);
-    } else if (phase.is(FROM_HEADS) || phase.is(FROM_INNER)) {  // all of these were heard before
-      one = high(fresh_word((phase.is(FROM_HEADS) ? model.hidden : model.middle) + row));
+    } else if (phase.is(FROM_HEADS) || phase.is(FROM_INNER)) {
+      one = low(fresh_number(model.hidden + row));
     }
   }
 
@@ -546,21 +459,21 @@ struct Finish {
     return sum;
   }
 
-  DEVICE void operator()(const Share& share, const float* sums, Told told) const {
+  DEVICE void operator()(const Share& share, const float* sums) const {
     if (index >= share.quads) return;
     const float first = sum(share, sums, lane);
     if (phase.is_scores()) {
       if (row < model.head.rows) store(model.logits + row, first);
     } else if (phase.is(TO_HEADS)) {
-      heads(first, sum(share, sums, 2 + lane), told);
+      heads(first, sum(share, sums, 2 + lane));
     } else if (phase.is(TO_INNER)) {
-      told.tell(model.inner + row, first / (1 + exp2_of(-1.44269504f * first)) * sum(share, sums, 2 + lane));
+      store(model.inner + row, first / (1 + exp2_of(-1.44269504f * first)) * sum(share, sums, 2 + lane));
     } else {
-      told.tell((phase.is(FROM_HEADS) ? model.middle : model.hidden) + row, one + first);
+      store(model.hidden + row, one + first);
     }
   }
 
-  DEVICE void heads(float first, float second, Told told) const {
+  DEVICE void heads(float first, float second) const {
     constexpr int HALF = HEAD_DIM / 2;
     const Layer& layer = model.layers[phase.layer()];
     const int head = row / HEAD_DIM;
@@ -573,14 +486,13 @@ struct Finish {
       second = second * one + first * two;
       first = turned;
     }
-    told.tell(model.heads + row, first);
-    told.tell(model.heads + row + HALF, second);
-    if (head >= HEADS) {  // for later tokens
+    u16* goal = model.query + row;
+    if (head >= HEADS) {
       const i64 slot = (head - HEADS) % KV_HEADS * model.slots + slot_of(token, Steps(token, phase, 0).place);
-      u16* goal = (head < HEADS + KV_HEADS ? layer.keys : layer.values) + slot * HEAD_DIM + row % HEAD_DIM;
-      store(goal, first);
-      store(goal + HALF, second);
+      goal = (head < HEADS + KV_HEADS ? layer.keys : layer.values) + slot * HEAD_DIM + row % HEAD_DIM;
     }
+    store(goal, first);
+    store(goal + HALF, second);
   }
 };
 
@@ -597,32 +509,32 @@ DEVICE void store_sums(const float (&sums)[4], float* goal) {
 }
 
 DEVICE void product(const Model& model, const Token& token, Ring& ring, const Activations& x, float* sums, Phase phase,
-                    Told told, int& shift) {
+                    int& shift) {
   const Matrix matrix = phase.matrix(model);
   const Share share(matrix, shift);
   const Finish finish(model, token, phase, share, thread());
-  for (Cursor cursor(share, warp(), WARPS); cursor.is_there(); cursor.go_on()) {
-    const int start = cursor.piece * PIECE;
+  for (int piece = warp(); piece < share.size(); piece += WARPS) {
+    const int at = piece % share.pieces * PIECE;
     float lane_sums[4] = {0, 0, 0, 0};
     ring.wait_until_filled();
-    if (matrix.bits == 4) multiply_codes<4>(x, matrix, ring.stage(), start, lane_sums);
-    else if (matrix.bits == 8) multiply_codes<8>(x, matrix, ring.stage(), start, lane_sums);
-    else multiply_plain(x, ring.stage(), start, matrix.row_bytes, lane_sums);
+    if (matrix.bits == 16) multiply<16>(x, matrix, ring.stage(), at, lane_sums);
+    else if (matrix.bits == 8) multiply<8>(x, matrix, ring.stage(), at, lane_sums);
+    else multiply<4>(x, matrix, ring.stage(), at, lane_sums);
     ring.empty();
-    store_sums(lane_sums, sums + (cursor.index * share.pieces + cursor.piece) * 4);
+    store_sums(lane_sums, sums + piece * 4);
   }
   wait_for_program();
-  finish(share, sums, told);
+  finish(share, sums);
   for (int item = THREADS + thread(); item < share.quads * Finish::lanes(phase); item += THREADS) {
-    Finish(model, token, phase, share, item)(share, sums, told);
+    Finish(model, token, phase, share, item)(share, sums);
   }
 }
 
 // Attention of the new token; each eight lanes have sums of their own until the end.
-DEVICE void attend(const Model& model, const Token& token, Ring& ring, float* room, Phase phase, u32 before) {
-  const Told of_heads(before, {phase.number - 1}), told(before, phase);
+DEVICE void attend(const Model& model, const Token& token, Ring& ring, float* room, Phase phase) {
   const int lane = thread() % 32, own = lane % 8 * 8;
-  for (int item = program(); item < KV_HEADS * SPLITS; item += PROGRAMS) {
+  const Layer& layer = model.layers[phase.layer()];
+  for (int item = program(); item < KV_HEADS * SPLITS; item += programs()) {
     const int head = item / SPLITS;
     float query[GROUP][EIGHTS][8], mixed[GROUP][EIGHTS][8], greatest[GROUP], total[GROUP];
 #pragma unroll
@@ -631,7 +543,7 @@ DEVICE void attend(const Model& model, const Token& token, Ring& ring, float* ro
       total[g] = 0;
 #pragma unroll
       for (int e = 0; e < EIGHTS; ++e) {
-        while (!of_heads.hear(model.heads + (head * GROUP + g) * HEAD_DIM + e * 64 + own, query[g][e])) go_round();
+        numbers_of(fresh_words(model.query + (head * GROUP + g) * HEAD_DIM + e * 64 + own), query[g][e]);
 #pragma unroll
         for (int i = 0; i < 8; ++i) {
           query[g][e][i] *= 1.44269504f * inverse_root(float(HEAD_DIM));
@@ -644,16 +556,14 @@ DEVICE void attend(const Model& model, const Token& token, Ring& ring, float* ro
       ring.wait_until_filled();
       char* stage = ring.stage() + lane / 8 * ROW + own * 2;
       const int new_row = steps.place - step * TOKENS;  // maybe of a later step
-      if (new_row < TOKENS && new_row % 4 == lane / 8) {  // the token itself, made in this launch
+      if (new_row < TOKENS && new_row % 4 == lane / 8) {  // written in this launch, maybe after it was copied
 #pragma unroll
-        for (int kind = 0; kind < 2; ++kind)
-#pragma unroll
-          for (int e = 0; e < EIGHTS; ++e) {
-            const u32* place = model.heads + (HEADS + kind * KV_HEADS + head) * HEAD_DIM + e * 64 + own;
-            float numbers[8];
-            while (!of_heads.hear(place, numbers)) go_round();
-            *reinterpret_cast<Words*>(stage + (kind * TOKENS + new_row / 4 * 4) * ROW + e * 128) = words_of(numbers);
-          }
+        for (int e = 0; e < EIGHTS; ++e) {
+          const i64 place = (head * model.slots + slot_of(token, steps.place)) * HEAD_DIM + e * 64 + own;
+          char* goal = stage + new_row / 4 * 4 * ROW + e * 128;
+          *reinterpret_cast<Words*>(goal) = fresh_words(layer.keys + place);
+          *reinterpret_cast<Words*>(goal + TOKENS * ROW) = fresh_words(layer.values + place);
+        }
         writes_before_copies();
       }
 #pragma unroll
@@ -734,83 +644,77 @@ DEVICE void attend(const Model& model, const Token& token, Ring& ring, float* ro
         sum += its[channel] * shrink;
         weights += its[HEAD_DIM + 1] * shrink;
       }
-      told.tell(model.means + (item * GROUP + g) * HEAD_DIM + channel, weights > 0 ? sum / weights : 0);
-      if (channel == 0) {
-        told.tell_float(model.weights + (item * GROUP + g) * 4, most);
-        told.tell_float(model.weights + (item * GROUP + g) * 4 + 2, weights);
-      }
+      float* goal = model.partial + (item * GROUP + g) * PART;
+      goal[channel] = sum;
+      if (channel == 0) goal[HEAD_DIM] = most, goal[HEAD_DIM + 1] = weights;
     }
     wait_for_program();
   }
 }
 
-// What the parts of a head's tokens make together, for eight channels; and whether they are there.
-DEVICE bool put_together(const Model& model, int column, Told told, float (&x)[8]) {
-  const int head = column / HEAD_DIM, first = head / GROUP * SPLITS * GROUP + head % GROUP;
-  float means[SPLITS][8];
-  Words weights[SPLITS];
-  bool are_there = true;
+// What the parts of a head's tokens make together, for eight channels.
+DEVICE void put_together(const Model& model, int column, float (&x)[8]) {
+  const int head = column / HEAD_DIM;
+  const float* parts = model.partial + (head / GROUP * SPLITS * GROUP + head % GROUP) * PART;
+  Words sums[SPLITS][2], about[SPLITS];
 #pragma unroll
   for (int split = 0; split < SPLITS; ++split) {
-    weights[split] = fresh_words(model.weights + (first + split * GROUP) * 4);
-    are_there &= told.hear(model.means + (first + split * GROUP) * HEAD_DIM + column % HEAD_DIM, means[split]);
-    are_there &= weights[split].word[1] == told.tag && weights[split].word[3] == told.tag;
+    const float* part = parts + split * ATTENTION_PART;
+    about[split] = fresh_words(part + HEAD_DIM);
+    for (int i = 0; i < 2; ++i) sums[split][i] = fresh_words(part + column % HEAD_DIM + 4 * i);
   }
   float most = -1e30f, total = 0;
 #pragma unroll
-  for (int split = 0; split < SPLITS; ++split) most = fmaxf(most, float_of(weights[split].word[0]));
+  for (int split = 0; split < SPLITS; ++split) most = fmaxf(most, float_of(about[split].word[0]));
 #pragma unroll
   for (int split = 0; split < SPLITS; ++split) {
-    const float weight = exp2_of(float_of(weights[split].word[0]) - most) * float_of(weights[split].word[2]);
-    total += weight;
+    const float shrink = exp2_of(float_of(about[split].word[0]) - most);
+    total += shrink * float_of(about[split].word[1]);
 #pragma unroll
-    for (int i = 0; i < 8; ++i) x[i] += weight * means[split][i];
+    for (int i = 0; i < 8; ++i) x[i] += shrink * float_of(sums[split][i / 4].word[i % 4]);
   }
 #pragma unroll
   for (int i = 0; i < 8; ++i) x[i] /= total;
-  return are_there;
 }
 
 KERNEL decode_token(const __grid_constant__ Model model, const i64* plan) {
   const Token token(plan);
-  Ring ring(warp());  // of callers none, but all of a warp have to ask for its number
-  if (warp() < WARPS && is_elected()) ring.begin_all();
+  Ring ring(warp() % WARPS);
+  if (thread() < THREADS && thread() % 32 == 0) ring.begin_all();
   wait_for_all();
-  if (warp() >= WARPS) {
-    Caller(model, token, warp() - WARPS).call_all();
+  if (thread() >= THREADS) {
+    Caller{model, token, ring}.call_all(warp() % WARPS);
     return;
   }
   char* behind = shared() + Ring::bytes();
   Activations x{behind, reinterpret_cast<float*>(behind + ACTIVATIONS), nullptr, nullptr};
   x.sums = reinterpret_cast<int*>(x.scales + WIDEST / 128);
-  x.warps_sums = reinterpret_cast<float*>(x.sums + WIDEST / 32);
+  x.warps_sums = reinterpret_cast<float*>(x.sums + WIDEST / 16);
   float* sums = x.warps_sums + WARPS;
-  const u32 before = fresh_word(model.told);
+  const u16* hidden = model.table + token.number * DIM;
   int shift = 0;
   for (Phase phase{0};; ++phase.number) {
-    const Told heard(before, {phase.number - 1}), told(before, phase);
     if (phase.is(ATTENTION)) {
-      attend(model, token, ring, reinterpret_cast<float*>(x.numbers), phase, before);
-      continue;
-    }
-    const int bits = phase.matrix(model).bits;
-    if (phase.is(FROM_HEADS)) {
-      x.put_all<QUERY>(bits, [&](int column, float (&some)[8]) { return put_together(model, column, heard, some); });
-    } else if (phase.is(FROM_INNER)) {
-      x.put_all<INNER>(bits, [&](int column, float (&some)[8]) { return heard.hear(model.inner + column, some); });
+      attend(model, token, ring, reinterpret_cast<float*>(x.numbers), phase);
     } else {
-      const Layer& layer = model.layers[phase.is_scores() ? 0 : phase.layer()];
-      const u16* weights = phase.is_scores() ? model.norm : phase.is(TO_HEADS) ? layer.input_norm : layer.output_norm;
-      const u32* hidden = phase.is(TO_INNER) ? model.middle : model.hidden;
-      x.put_norm(bits, [&](int column, float (&some)[8]) {
-        if (phase.number > 0) return heard.hear(hidden + column, some);
-        numbers_of(words_at(model.table + token.number * DIM + column), some);
-        return true;
-      }, weights, float(model.eps));
+      const int bits = phase.matrix(model).bits;
+      if (phase.is(FROM_HEADS)) {
+        x.put_all<QUERY>(bits, [&](int column, float (&part)[8]) { put_together(model, column, part); });
+      } else if (phase.is(FROM_INNER)) {
+        x.put_all<INNER>(bits, [&](int column, float (&part)[8]) {
+          numbers_of(fresh_words(model.inner + column), part);
+        });
+      } else {
+        const u16* weights = phase.is_scores()     ? model.norm
+                             : phase.is(TO_HEADS) ? model.layers[phase.layer()].input_norm
+                                                  : model.layers[phase.layer()].output_norm;
+        x.put_norm(bits, hidden, weights, float(model.eps));
+      }
+      product(model, token, ring, x, sums, phase, shift);
     }
-    product(model, token, ring, x, sums, phase, told, shift);
+    if (phase.is(FROM_HEADS)) hidden = model.hidden;
     if (phase.is_scores()) break;
+    meet(model.arrived, (phase.number + 1) * programs());
   }
-  // All have begun by now, since what they said was heard.
-  if (program() == 0 && thread() == 0) *model.told = before + LAYERS * KINDS + 1;
+  part(model.arrived, (LAYERS * KINDS + 1) * programs());
 }

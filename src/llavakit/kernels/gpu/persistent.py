@@ -16,8 +16,7 @@ from torch import Tensor
 from llavakit.kernels.gpu.layers import GpuLayer, Sizes
 from llavakit.kernels.gpu.matrix import CHUNK, GpuMatrix
 
-WARPS = 12  # of a program, that compute
-CALLERS = 4  # and that call for what the others need
+WARPS = 8  # of a program that compute, and as many that call for what they need
 PIECE = 1024  # bytes of a row that are copied at once
 AHEAD = 2  # pieces of four rows that are under way for a warp
 MOST_SPLITS = 8
@@ -54,8 +53,8 @@ class _Model(ctypes.Structure):
     """Before its layers."""
 
     _fields_ = [
-        *((name, ctypes.c_int64) for name in ("table", "norm", "bias", "cosine", "sine", "heads", "means", "weights",
-                                              "middle", "inner", "hidden", "told", "logits", "slots")),
+        *((name, ctypes.c_int64) for name in ("table", "norm", "bias", "cosine", "sine", "query", "hidden", "inner",
+                                              "logits", "partial", "arrived", "slots")),
         ("eps", ctypes.c_double),
         ("head", _Matrix),
     ]  # fmt: skip
@@ -79,34 +78,33 @@ class PersistentDecoder:
         launcher: Launcher,
     ) -> None:
         device, dtype, dim, inner = table.device, table.dtype, table.shape[1], layers[0].down.cols
-        programs = min(launcher.programs, dim // 4)  # so that each has something to tell the others in every layer
-        splits = min(MOST_SPLITS, max(1, programs // sizes.num_kv_heads))
+        splits = min(MOST_SPLITS, max(1, launcher.programs // sizes.num_kv_heads))
 
-        parts = sizes.num_heads * splits
-        words = {
-            "heads": (sizes.num_heads + 2 * sizes.num_kv_heads) * sizes.head_dim, "means": parts * sizes.head_dim,
-            "weights": parts * 4, "middle": dim, "inner": inner, "hidden": dim, "told": 1,
+        def room(number: int, dtype: torch.dtype = dtype) -> Tensor:
+            return torch.zeros(number, dtype=dtype, device=device)
+
+        self._logits = room(head.rows)
+        buffers = {
+            "query": room(sizes.num_heads * sizes.head_dim), "hidden": room(dim), "inner": room(inner),
+            "logits": self._logits, "arrived": room(1, torch.int32),
+            "partial": room(sizes.num_heads * splits * (sizes.head_dim + 4), torch.float32),
         }  # fmt: skip
-        buffers = {name: torch.zeros(number, dtype=torch.int32, device=device) for name, number in words.items()}
-        self._logits = torch.zeros(head.rows, dtype=dtype, device=device)
         model = _Model(
             table=table.data_ptr(), norm=norm.data_ptr(), bias=_address(bias), cosine=cosine.data_ptr(),
-            sine=sine.data_ptr(), logits=self._logits.data_ptr(), slots=layers[0].keys.shape[1], eps=sizes.eps,
-            head=_matrix(head),
+            sine=sine.data_ptr(), slots=layers[0].keys.shape[1], eps=sizes.eps, head=_matrix(head),
             **{name: buffer.data_ptr() for name, buffer in buffers.items()},
         )  # fmt: skip
         self._model = bytes(model) + b"".join(bytes(_layer(layer)) for layer in layers)
         self._kept = layers, table, norm, head, cosine, sine, bias, buffers  # their addresses are in it
         coded = [matrix for matrix in (head, *_matrices(layers)) if matrix.bits < 16]
         constants = {
-            "PROGRAMS": programs, "LAYERS": len(layers), "DROP_AFTER": drop_after, "DIM": dim, "INNER": inner,
-            "HEADS": sizes.num_heads, "KV_HEADS": sizes.num_kv_heads, "HEAD_DIM": sizes.head_dim, "BLOCK": sizes.block,
-            "HEADER": sizes.header, "SPLITS": splits, "WARPS": WARPS, "CALLERS": CALLERS, "AHEAD": AHEAD,
-            "PIECE": PIECE,
+            "LAYERS": len(layers), "DROP_AFTER": drop_after, "DIM": dim, "INNER": inner, "HEADS": sizes.num_heads,
+            "KV_HEADS": sizes.num_kv_heads, "HEAD_DIM": sizes.head_dim, "BLOCK": sizes.block, "HEADER": sizes.header,
+            "SPLITS": splits, "WARPS": WARPS, "AHEAD": AHEAD, "PIECE": PIECE,
             "SCALES": max((16 * PIECE // matrix.group for matrix in coded), default=0),
             "IS_HALF": int(dtype == torch.float16),
         }  # fmt: skip
-        most_sums = max(_pieces(matrix, programs) * 4 for matrix in (head, *_matrices(layers)))
+        most_sums = max(_pieces(matrix, launcher.programs) * 4 for matrix in (head, *_matrices(layers)))
         stages, shared = _stages(constants, launcher.shared_memory, most_sums)
         if stages < 2:
             raise RuntimeError(f"its {launcher.shared_memory} bytes of shared memory hold no two pieces for each warp")
@@ -152,8 +150,8 @@ def _stages(constants: Constants, shared_memory: int, most_sums: int) -> tuple[i
     heads = constants["HEADS"] * constants["HEAD_DIM"]
     widest = -(-max(constants["DIM"], constants["INNER"], heads) // CHUNK) * CHUNK
     group = constants["HEADS"] // constants["KV_HEADS"]
-    activations = max(2 * widest, 4 * WARPS * group * (constants["HEAD_DIM"] + 2))
-    aside = activations + 4 * (widest // 128 + widest // 32 + WARPS + most_sums)
+    activations = max(2 * widest, 4 * WARPS * group * (constants["HEAD_DIM"] + 4))
+    aside = activations + 4 * (widest // 128 + widest // 16 + WARPS + most_sums)
     stage = 4 * PIECE + constants["SCALES"] + 16
     stages = (shared_memory - aside) // (WARPS * stage)
     return stages, aside + WARPS * stages * stage
@@ -177,14 +175,13 @@ def persistent_decoder(layers: Sequence[GpuLayer], **shared: Any) -> PersistentD
 def _fits(
     layers: Sequence[GpuLayer], *, sizes: Sizes, table: Tensor, norm: Tensor, head: GpuMatrix, **_: Tensor | int | None
 ) -> bool:
-    """Shapes and types; places in matrices have 32 bits, and everything begins where 16 bytes can be read at once."""
-    matrices = [matrix.data for matrix in (head, *_matrices(layers))]
-    read = [table, norm, *matrices, *(each for layer in layers for each in (layer.input_norm, layer.output_norm))]
+    """Shapes and types, and that everything begins where 16 bytes can be read at once."""
+    read = [table, norm, *(matrix.data for matrix in (head, *_matrices(layers)))]
+    read += [weights for layer in layers for weights in (layer.input_norm, layer.output_norm)]
     return (
         table.dtype in (torch.bfloat16, torch.float16)
         and sizes.head_dim in (64, 128)
         and sizes.num_heads // sizes.num_kv_heads <= LARGEST_GROUP
-        and all(matrix.nbytes < 1 << 32 for matrix in matrices)
         and all(weights.data_ptr() % 16 == 0 for weights in read)
     )
 
@@ -201,7 +198,7 @@ class OnCard:
         from cuda.bindings import driver
 
         code = compiled(source, constants, self._architecture)
-        threads, programs = (constants["WARPS"] + constants["CALLERS"]) * 32, constants["PROGRAMS"]
+        threads, programs = 2 * constants["WARPS"] * 32, self.programs
         with torch.cuda.device(self._device):
             module = _checked(driver.cuModuleLoadData(code))
             kernel = _checked(driver.cuModuleGetFunction(module, b"decode_token"))
