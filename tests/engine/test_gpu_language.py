@@ -214,7 +214,9 @@ def test_one_program_takes_all_tokens_where_there_are_many_rows(shapes: str, mon
 def test_float16_bears_what_it_bears_in_torch() -> None:
     pair = Pair("plain", None, dtype=torch.float16)
     for language in pair.languages:
-        table = language._language.embed_tokens.weight if hasattr(language, "_language") else language._many._table
+        table = (
+            language._language.embed_tokens.weight if hasattr(language, "_language") else language._many._model.table
+        )
         table.data *= 2e5  # hidden states of tens of thousands, as some models have them
     pair.rows((3, [6]))
 

@@ -13,7 +13,7 @@ from llavakit.engine.fixed_storage import FixedStorage
 from llavakit.engine.torch_language import HEADER
 from llavakit.kernels.gpu.decoder import GpuDecoder
 from llavakit.kernels.gpu.elementwise import add_and_norm, gate, rotate_heads, values_of
-from llavakit.kernels.gpu.layers import GpuLayer, Sizes
+from llavakit.kernels.gpu.layers import GpuLayer, GpuModel, Sizes
 from llavakit.kernels.gpu.matrix import GpuMatrix, can_code, coded_matrix, plain_matrix
 from llavakit.kernels.gpu.persistent import persistent_decoder
 from llavakit.kernels.packed import dequantize
@@ -60,16 +60,19 @@ class GpuLanguage:
         )  # fmt: skip
         pairs = config.head_dim // 2
         self._cosine, self._sine = (angles[0, 0, :, :pairs].contiguous() for angles in (cosine, sine))
-        shared = {
-            "sizes": Sizes(
-                config.num_heads, config.num_kv_heads, config.head_dim, BLOCK, HEADER, config.rms_norm_eps
-            ),
-            "table": language.embed_tokens.weight, "norm": self._norm, "head": self._head,
-            "cosine": self._cosine, "sine": self._sine, "bias": storage.bias,
-            "drop_after": config.num_layers if drop_after is None else drop_after,
-        }  # fmt: skip
-        self._many = GpuDecoder(self._layers, most_rows=most_rows, **shared)
-        self._one = persistent_decoder(self._layers, **shared)
+        model = GpuModel(
+            layers=self._layers,
+            sizes=Sizes(config.num_heads, config.num_kv_heads, config.head_dim, BLOCK, HEADER, config.rms_norm_eps),
+            table=language.embed_tokens.weight,
+            norm=self._norm,
+            head=self._head,
+            cosine=self._cosine,
+            sine=self._sine,
+            bias=storage.bias,
+            drop_after=config.num_layers if drop_after is None else drop_after,
+        )
+        self._many, self._one = GpuDecoder(model, most_rows=most_rows), persistent_decoder(model)
+        self._decode_bytes = model.nbytes
 
     def rows(self, plan: Int[Tensor, "rows numbers"]) -> Float[Tensor, "rows vocab"]:
         """The scores behind each token of a plan, computed and kept; they hold until the next call."""
@@ -78,7 +81,7 @@ class GpuLanguage:
     @property
     def decode_bytes(self) -> int:
         """Bytes of the weights that a decoded token reads."""
-        return self._many.nbytes
+        return self._decode_bytes
 
     def prompt(
         self,

@@ -22,7 +22,7 @@ from triton.backends.compiler import GPUTarget
 from triton.compiler import ASTSource
 
 from llavakit.kernels.gpu import decoder, elementwise, products
-from llavakit.kernels.gpu.layers import GpuLayer, Sizes
+from llavakit.kernels.gpu.layers import GpuLayer, GpuModel, Sizes
 from llavakit.kernels.gpu.matrix import GpuMatrix
 
 TYPES = {torch.bfloat16: "bf16", torch.float32: "fp32", torch.int64: "i64", torch.int32: "i32", torch.int8: "i8",
@@ -67,11 +67,11 @@ def launch_all(rows: int, kv_heads: int, bits: int, group: int) -> None:
         empty(DIM), weights((HEADS + 2 * kv_heads) * HEAD_DIM, DIM), None, weights(DIM, HEADS * HEAD_DIM), empty(DIM),
         weights(2 * INNER, DIM), weights(DIM, INNER), *(empty(kv_heads, slots, HEAD_DIM) for _ in range(2)),
     )  # fmt: skip
-    step = decoder.GpuDecoder(
+    model = GpuModel(
         [layer], sizes=Sizes(HEADS, kv_heads, HEAD_DIM, 16, 4, 1e-5), table=empty(VOCAB, DIM), norm=empty(DIM),
         head=matrix(VOCAB, DIM, 16 if bits == 16 else 8, 128), cosine=angles, sine=angles, bias=None, drop_after=1,
-        most_rows=64,
     )  # fmt: skip
+    step = decoder.GpuDecoder(model, most_rows=64)
     step(empty(rows, 68, dtype=torch.int64))
     hidden = empty(640, DIM)
     elementwise.values_of(layer.down, torch.bfloat16)

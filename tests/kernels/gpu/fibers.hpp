@@ -12,7 +12,6 @@
 typedef uint8_t u8;
 typedef uint16_t u16;
 typedef uint32_t u32;
-typedef uint64_t u64;
 typedef int64_t i64;
 
 struct alignas(16) Words {
@@ -47,7 +46,6 @@ struct Program {
   Warp warps[2 * WARPS];
   std::vector<Copy> copies;  // that are not made yet
 };
-
 
 struct Fiber {
   ucontext_t context;

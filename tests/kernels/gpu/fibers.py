@@ -21,7 +21,7 @@ class OnFibers:
     def __call__(self, source: str, constants: Constants, shared_memory: int) -> Launch:
         given = {**constants, "IS_LATE": int(self._is_late)}
         text = "".join(f"#define {name} {value}\n" for name, value in given.items())
-        text += f'#include "{HERE / "fibers.hpp"}"\n#define __align__(n)\n{source}'
+        text += f'#include "{HERE / "fibers.hpp"}"\n{source}'
         text += "static void begin(const void* model, const i64* plan) { decode_token(*(const Model*)model, plan); }\n"
         stem = self._folder / hashlib.sha256(text.encode()).hexdigest()[:16]
         stem.with_suffix(".cpp").write_text(text)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from types import SimpleNamespace
 from typing import Any
 
@@ -9,7 +10,7 @@ import pytest
 import torch
 
 from llavakit.kernels.gpu import persistent
-from llavakit.kernels.gpu.layers import GpuLayer, Sizes
+from llavakit.kernels.gpu.layers import GpuLayer, GpuModel, Sizes
 from llavakit.kernels.gpu.matrix import GpuMatrix
 from llavakit.kernels.gpu.persistent import persistent_decoder
 
@@ -41,27 +42,25 @@ def matrix(rows: int, cols: int, bits: int, group: int) -> GpuMatrix:
 
 def model(
     shapes: tuple[int, int, int, int] = SHAPES[0], bits: int = 16, group: int = 128, head_dim: int = 128
-) -> tuple[list[GpuLayer], dict[str, Any]]:
+) -> GpuModel:
     dim, inner, heads, kv_heads = shapes
     layer = GpuLayer(
         meta(dim), matrix((heads + 2 * kv_heads) * head_dim, dim, bits, group), None,
         matrix(dim, heads * head_dim, bits, group), meta(dim), matrix(2 * inner, dim, bits, group),
         matrix(dim, inner, bits, group), *(meta(kv_heads, 1024, head_dim) for _ in range(2)),
     )  # fmt: skip
-    shared = {
-        "sizes": Sizes(heads, kv_heads, head_dim, 16, 4, 1e-5), "table": meta(32064, dim), "norm": meta(dim),
-        "head": matrix(32064, dim, 8 if bits < 16 else 16, 128), "cosine": meta(4096, head_dim // 2),
-        "sine": meta(4096, head_dim // 2), "bias": None, "drop_after": 1,
-    }  # fmt: skip
-    return [layer], shared
+    return GpuModel(
+        [layer], Sizes(heads, kv_heads, head_dim, 16, 4, 1e-5), table=meta(32064, dim), norm=meta(dim),
+        head=matrix(32064, dim, 8 if bits < 16 else 16, 128), cosine=meta(4096, head_dim // 2),
+        sine=meta(4096, head_dim // 2), bias=None, drop_after=1,
+    )  # fmt: skip
 
 
 @pytest.mark.parametrize("shapes", SHAPES)
 @pytest.mark.parametrize(("bits", "group"), [(16, 128), (8, 128), (4, 128), (4, 32)])
 def test_the_usual_shapes_find_room_on_a_hopper(shapes: tuple[int, int, int, int], bits: int, group: int) -> None:
-    layers, shared = model(shapes, bits, group)
     launcher = Launcher()
-    persistent.PersistentDecoder(layers, launcher=launcher, **shared)
+    persistent.PersistentDecoder(model(shapes, bits, group), launcher=launcher)
     constants = launcher.constants
     stage = 4 * constants["PIECE"] + constants["SCALES"] + 16
     assert HOPPER - constants["WARPS"] * stage < launcher.taken <= HOPPER
@@ -69,41 +68,36 @@ def test_the_usual_shapes_find_room_on_a_hopper(shapes: tuple[int, int, int, int
 
 
 def test_too_little_shared_memory_is_said() -> None:
-    layers, shared = model()
     launcher = Launcher()
     launcher.shared_memory = 60_000
     with pytest.raises(RuntimeError, match="60000 bytes of shared memory"):
-        persistent.PersistentDecoder(layers, launcher=launcher, **shared)
+        persistent.PersistentDecoder(model(), launcher=launcher)
 
 
-def on_card(shared: dict[str, Any]) -> dict[str, Any]:
-    table = SimpleNamespace(is_cuda=True, device=torch.device("cuda"), dtype=shared["table"].dtype, data_ptr=lambda: 0)
-    return {**shared, "table": table}
+def on_card(model: GpuModel) -> GpuModel:
+    table = SimpleNamespace(device=torch.device("cuda"), dtype=model.table.dtype, data_ptr=model.table.data_ptr)
+    return replace(model, table=table)
 
 
 @pytest.mark.parametrize("capability", [(8, 0), (8, 9)])
 def test_older_cards_have_none(capability: tuple[int, int], monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(torch.cuda, "get_device_capability", lambda device: capability)
-    layers, shared = model()
-    assert persistent_decoder(layers, **on_card(shared)) is None
+    assert persistent_decoder(on_card(model())) is None
 
 
 def test_what_it_does_not_divide_is_left_to_the_others(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(torch.cuda, "get_device_capability", lambda device: (9, 0))
     monkeypatch.setattr(persistent, "PersistentDecoder", None)  # which nobody may ask for
-    for layers, shared in (model(head_dim=96), model((4096, 14336, 28, 4))):
-        assert persistent_decoder(layers, **on_card(shared)) is None
-    layers, shared = model()
-    shared["table"] = shared["table"].float()
-    assert persistent_decoder(layers, **on_card(shared)) is None
+    in_floats = replace(model(), table=model().table.float())
+    for each in (model(head_dim=96), model((4096, 14336, 28, 4)), in_floats):
+        assert persistent_decoder(on_card(each)) is None
 
 
 def test_weights_that_begin_anywhere_are_left_to_the_others(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(torch.cuda, "get_device_capability", lambda device: (9, 0))
     monkeypatch.setattr(persistent, "PersistentDecoder", None)
-    layers, shared = model()
-    shared["norm"] = torch.empty(4097, dtype=torch.bfloat16)[1:]
-    assert persistent_decoder(layers, **on_card(shared)) is None
+    anywhere = replace(model(), norm=torch.empty(4097, dtype=torch.bfloat16)[1:])
+    assert persistent_decoder(on_card(anywhere)) is None
 
 
 def test_a_compiler_that_fails_is_warned_of(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -112,6 +106,5 @@ def test_a_compiler_that_fails_is_warned_of(monkeypatch: pytest.MonkeyPatch) -> 
 
     monkeypatch.setattr(torch.cuda, "get_device_capability", lambda device: (9, 0))
     monkeypatch.setattr(persistent, "OnCard", fail)
-    layers, shared = model()
     with pytest.warns(UserWarning, match="five kernels a layer, because one for all of them failed: NVRTC: no such"):
-        assert persistent_decoder(layers, **on_card(shared)) is None
+        assert persistent_decoder(on_card(model())) is None

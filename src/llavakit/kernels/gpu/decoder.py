@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from functools import cache
 from math import gcd
@@ -15,7 +14,7 @@ from torch import Tensor
 
 from llavakit.kernels.gpu import products
 from llavakit.kernels.gpu.attention import attend_rows
-from llavakit.kernels.gpu.layers import GpuLayer, Sizes
+from llavakit.kernels.gpu.layers import GpuLayer, GpuModel
 from llavakit.kernels.gpu.matrix import CHUNK, GpuMatrix
 
 LARGE_SHARED = 200_000  # bytes of a processor's shared memory, which the tiles for many rows take
@@ -74,24 +73,8 @@ class GpuDecoder:
     Everything is in the numbers of `table`.
     """
 
-    def __init__(
-        self,
-        layers: Sequence[GpuLayer],
-        *,
-        sizes: Sizes,
-        table: Float[Tensor, "vocab dim"],
-        norm: Float[Tensor, " dim"],
-        head: GpuMatrix,
-        cosine: Float[Tensor, "positions pairs"],
-        sine: Float[Tensor, "positions pairs"],
-        bias: Float[Tensor, " slots"] | None,
-        drop_after: int,
-        most_rows: int,
-    ) -> None:
-        """The layers behind the first `drop_after` take a row's later place; as it is, all take the same."""
-        self._layers, self._sizes, self._table, self._norm, self._head = list(layers), sizes, table, norm, head
-        self._cosine, self._sine, self._bias = cosine, sine, bias
-        self._drop_after = drop_after
+    def __init__(self, model: GpuModel, *, most_rows: int) -> None:
+        self._model, sizes, table = model, model.sizes, model.table
         self._dim, dtype, device = table.shape[1], table.dtype, table.device
 
         def room(*shape: int, dtype: torch.dtype = dtype) -> Tensor:
@@ -100,29 +83,24 @@ class GpuDecoder:
         self._hidden, self._normed = room(most_rows, self._dim), room(most_rows, self._dim)
         self._squares = room(self._dim * most_rows, dtype=torch.float32)
         self._query, self._mixed = (room(most_rows, sizes.num_heads * sizes.head_dim) for _ in range(2))
-        self._inner = room(most_rows, self._layers[0].down.cols)
-        self._logits = room(most_rows, head.rows)
+        self._inner = room(most_rows, model.layers[0].down.cols)
+        self._logits = room(most_rows, model.head.rows)
         pairs = [rows * sizes.num_kv_heads for rows in range(1, most_rows + 1)]
         group = sizes.num_heads // sizes.num_kv_heads * (sizes.head_dim + 2)
         self._partial = room(max(pair * _splits(pair) for pair in pairs) * group, dtype=torch.float32)
         self._arrived = room(pairs[-1], dtype=torch.int32)
 
-    @property
-    def nbytes(self) -> int:
-        """Of what each token reads of the weights."""
-        return sum(layer.nbytes for layer in self._layers) + self._norm.nbytes + self._head.nbytes
-
     def __call__(self, plan: Int[Tensor, "rows numbers"]) -> Float[Tensor, "rows vocab"]:
         """What it gives holds until the next call."""
         rows, numbers = plan.shape
-        first, parts = self._layers[0], self._parts(rows)
+        model, parts = self._model, self._parts(rows)
         products.embed_rows[(rows,)](
-            plan, self._table, first.input_norm, self._hidden, self._normed, self._squares, self._dim,
+            plan, model.table, model.layers[0].input_norm, self._hidden, self._normed, self._squares, self._dim,
             R=rows, PARTS=parts, PLAN=numbers, BLOCK_N=min(1024, triton.next_power_of_2(self._dim)),
         )  # fmt: skip
-        norms = [layer.input_norm for layer in self._layers[1:]] + [self._norm]
-        for index, (layer, norm) in enumerate(zip(self._layers, norms, strict=True)):
-            self._attend(plan, layer, place=2 if index < self._drop_after else 3)
+        norms = [layer.input_norm for layer in model.layers[1:]] + [model.norm]
+        for index, (layer, norm) in enumerate(zip(model.layers, norms, strict=True)):
+            self._attend(plan, layer, place=2 if index < model.drop_after else 3)
             self._add(rows, self._mixed, layer.out, layer.output_norm)
             self._gate(rows, layer.gated)
             self._add(rows, self._inner, layer.down, norm)
@@ -130,11 +108,11 @@ class GpuDecoder:
 
     def _parts(self, rows: int) -> int:
         """Programs of `add_product`, each of which leaves a part of the sums of squares."""
-        return self._dim // tile_for("add", self._layers[0].out, rows, self._dim).rows
+        return self._dim // tile_for("add", self._model.layers[0].out, rows, self._dim).rows
 
     def _attend(self, plan: Tensor, layer: GpuLayer, *, place: int) -> None:
         """`place`: which number of a plan's row it is in this layer."""
-        sizes, (rows, numbers) = self._sizes, plan.shape
+        sizes, (rows, numbers) = self._model.sizes, plan.shape
         tile = tile_for("heads", layer.heads, rows, sizes.head_dim // 2)
         slots = layer.keys.shape[1]
         shared = {
@@ -143,12 +121,12 @@ class GpuDecoder:
         }  # fmt: skip
         products.project_heads[(layer.heads.rows // 2 // tile.rows,)](
             self._normed, self._squares, sizes.eps, layer.heads.data, layer.heads.scales, layer.heads_bias, plan,
-            self._cosine, self._sine, self._query, layer.keys, layer.values, slots,
+            self._model.cosine, self._model.sine, self._query, layer.keys, layer.values, slots,
             PARTS=self._parts(rows), **shared, **_shape(layer.heads, rows, tile),
         )  # fmt: skip
         splits = _splits(rows * sizes.num_kv_heads)
         attend_rows[(rows, sizes.num_kv_heads, splits)](
-            self._query, layer.keys, layer.values, self._bias, plan, slots, sizes.head_dim**-0.5, self._mixed,
+            self._query, layer.keys, layer.values, self._model.bias, plan, slots, sizes.head_dim**-0.5, self._mixed,
             self._partial, self._arrived, PADDED_DIM=triton.next_power_of_2(sizes.head_dim), SPLITS=splits,
             **_attention_tile(splits), **shared,
         )  # fmt: skip
@@ -164,15 +142,15 @@ class GpuDecoder:
         number = matrix.rows // 2
         tile = tile_for("gate", matrix, rows, number)
         products.gated_product[(number // tile.rows,)](
-            self._normed, self._squares, self._sizes.eps, matrix.data, matrix.scales, self._inner, number,
+            self._normed, self._squares, self._model.sizes.eps, matrix.data, matrix.scales, self._inner, number,
             PARTS=self._parts(rows), **_shape(matrix, rows, tile),
         )  # fmt: skip
 
     def _score(self, rows: int) -> Float[Tensor, "rows vocab"]:
-        matrix = self._head
+        matrix = self._model.head
         tile = tile_for("scores", matrix, rows, 64)
         products.normed_product[(triton.cdiv(matrix.rows, tile.rows),)](
-            self._normed, self._squares, self._sizes.eps, matrix.data, matrix.scales, self._logits, matrix.rows,
+            self._normed, self._squares, self._model.sizes.eps, matrix.data, matrix.scales, self._logits, matrix.rows,
             PARTS=self._parts(rows), **_shape(matrix, rows, tile),
         )  # fmt: skip
         return self._logits[:rows]

@@ -111,8 +111,7 @@ def _write_values(
     row = (tl.program_id(0) * BLOCK + tl.arange(0, BLOCK)).to(tl.int64)[:, None]
     chunk, column = tl.program_id(1), tl.arange(0, HALF)[None, :]
     is_row = row < ROWS
-    words: tl.constexpr = WIDTH // (2 * GROUP)
-    word = place_of_word(row, (chunk * HALF + column) // GROUP, words + words % 2)
+    word = place_of_word(row, (chunk * HALF + column) // GROUP, WIDTH // (2 * GROUP))
     scale = tl.load(scales + word, is_row, other=0)
     if BITS == 8:
         place = data + row * WIDTH + chunk * 2 * HALF + column

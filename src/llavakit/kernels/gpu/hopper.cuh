@@ -74,22 +74,16 @@ DEVICE u32 pair(float one, float two) {
 #endif
 
 // Sums of four products of bytes, each with a sign or without one.
-DEVICE int add_dots_ss(u32 one, u32 two, int sum) {
-  asm("dp4a.s32.s32 %0, %1, %2, %0;" : "+r"(sum) : "r"(one), "r"(two));
-  return sum;
-}
-DEVICE int add_dots_su(u32 one, u32 two, int sum) {
-  asm("dp4a.s32.u32 %0, %1, %2, %0;" : "+r"(sum) : "r"(one), "r"(two));
-  return sum;
-}
-DEVICE int add_dots_us(u32 one, u32 two, int sum) {
-  asm("dp4a.u32.s32 %0, %1, %2, %0;" : "+r"(sum) : "r"(one), "r"(two));
-  return sum;
-}
-DEVICE int add_dots_uu(u32 one, u32 two, int sum) {
-  asm("dp4a.u32.u32 %0, %1, %2, %0;" : "+r"(sum) : "r"(one), "r"(two));
-  return sum;
-}
+#define ADD_DOTS(NAME, TYPES)                                                   \
+  DEVICE int NAME(u32 one, u32 two, int sum) {                                  \
+    asm("dp4a." TYPES " %0, %1, %2, %0;" : "+r"(sum) : "r"(one), "r"(two));     \
+    return sum;                                                                 \
+  }
+ADD_DOTS(add_dots_ss, "s32.s32")
+ADD_DOTS(add_dots_su, "s32.u32")
+ADD_DOTS(add_dots_us, "u32.s32")
+ADD_DOTS(add_dots_uu, "u32.u32")
+#undef ADD_DOTS
 
 // What other processors wrote in this launch; the nearest cache may hold something older.
 DEVICE Words fresh_words(const void* place) {

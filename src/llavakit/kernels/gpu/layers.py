@@ -1,7 +1,8 @@
-"""A decoder layer as the kernels of a GPU take it, and the sizes they need."""
+"""A language model as the kernels of a GPU take it."""
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 from jaxtyping import Float
@@ -25,9 +26,13 @@ class GpuLayer:
     values: Float[Tensor, "kv_heads slots head_dim"]
 
     @property
+    def matrices(self) -> tuple[GpuMatrix, ...]:
+        return self.heads, self.out, self.gated, self.down
+
+    @property
     def nbytes(self) -> int:
         """Of what each token reads of the weights."""
-        parts = (self.input_norm, self.heads, self.heads_bias, self.out, self.output_norm, self.gated, self.down)
+        parts = (self.input_norm, self.heads_bias, self.output_norm, *self.matrices)
         return sum(0 if part is None else part.nbytes for part in parts)
 
 
@@ -39,3 +44,28 @@ class Sizes:
     block: int  # tokens of a block of keys and values
     header: int  # numbers of a plan's row before those of its blocks: token, rotary position, place, later place
     eps: float
+
+
+@dataclass(frozen=True)
+class GpuModel:
+    """`cosine` and `sine` are of half a head. Layers behind the first `drop_after` take a row's later place."""
+
+    layers: Sequence[GpuLayer]
+    sizes: Sizes
+    table: Float[Tensor, "vocab dim"]
+    norm: Float[Tensor, " dim"]
+    head: GpuMatrix
+    cosine: Float[Tensor, "positions pairs"]
+    sine: Float[Tensor, "positions pairs"]
+    bias: Float[Tensor, " slots"] | None
+    drop_after: int
+
+    @property
+    def matrices(self) -> list[GpuMatrix]:
+        """All that are multiplied with."""
+        return [self.head, *(matrix for layer in self.layers for matrix in layer.matrices)]
+
+    @property
+    def nbytes(self) -> int:
+        """Of what each token reads of the weights."""
+        return sum(layer.nbytes for layer in self.layers) + self.norm.nbytes + self.head.nbytes

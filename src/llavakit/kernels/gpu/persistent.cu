@@ -18,10 +18,12 @@ constexpr int STAGE = 4 * PIECE + SCALES;  // bytes: a piece of four rows of a m
 constexpr int AT_ONCE = 512;               // that a warp reads of a row
 constexpr int TOKENS = PIECE / HEAD_DIM < BLOCK ? PIECE / HEAD_DIM : BLOCK;  // whose keys and values fill one
 constexpr int LARGEST = DIM > INNER ? (DIM > QUERY ? DIM : QUERY) : (INNER > QUERY ? INNER : QUERY);
-constexpr int WIDEST = (LARGEST + 255) / 256 * 256;
+DEVICE constexpr int padded(int columns) { return (columns + 255) / 256 * 256; }  // to whole chunks of codes
+constexpr int WIDEST = padded(LARGEST);
 constexpr int PART = HEAD_DIM + 4;  // of attention: sums of a head, their greatest score and total weight, and padding
 constexpr int ATTENTION_PART = GROUP * PART;
 constexpr int ACTIVATIONS = 2 * WIDEST > 4 * WARPS * ATTENTION_PART ? 2 * WIDEST : 4 * WARPS * ATTENTION_PART;
+constexpr float LOG2_E = 1.44269504f;
 constexpr int EIGHTS = HEAD_DIM / 64, ROW = HEAD_DIM * 2;  // of eight lanes with eight channels each; bytes
 static_assert(HEAD_DIM % 64 == 0, "eight lanes have eight channels each, once or several times");
 static_assert(TOKENS % 4 == 0 && BLOCK % TOKENS == 0, "a warp takes four tokens at a time, and a block some times");
@@ -30,7 +32,7 @@ static_assert(TOKENS % 4 == 0 && BLOCK % TOKENS == 0, "a warp takes four tokens 
 // `pair_bytes` of them.
 struct Matrix {
   const char *data, *scales;
-  int rows, row_bytes, pair_bytes, bits, shift, padding;
+  int rows, row_bytes, pair_bytes, bits, shift;
 };
 
 struct Layer {
@@ -243,6 +245,9 @@ DEVICE float sum_of_warp(float value) {
   return value;
 }
 
+// How often all threads take eight columns each.
+DEVICE constexpr int times(int columns) { return (padded(columns) + 8 * THREADS - 1) / (8 * THREADS); }
+
 // Activations in shared memory, as a product with a matrix of so many bits takes them.
 struct Activations {
   char* numbers;  // of the model's type; or high bytes, and behind `width` of them low ones
@@ -286,7 +291,7 @@ struct Activations {
 
   template <int NUMBER>
   DEVICE static int width(int bits) {
-    return bits == 16 ? NUMBER : (NUMBER + 255) / 256 * 256;
+    return bits == 16 ? NUMBER : padded(NUMBER);
   }
 
   DEVICE float sum_of_program(float value) {
@@ -302,7 +307,7 @@ struct Activations {
   // `numbers` gives the eight at a column.
   template <int NUMBER, class Numbers>
   DEVICE void put_all(int bits, Numbers numbers) {
-    constexpr int TIMES = ((NUMBER + 255) / 256 * 256 + 8 * THREADS - 1) / (8 * THREADS);
+    constexpr int TIMES = times(NUMBER);
     float x[TIMES][8];
 #pragma unroll
     for (int i = 0; i < TIMES; ++i) {
@@ -318,7 +323,7 @@ struct Activations {
 
   // RMSNorm.
   DEVICE void put_norm(int bits, const u16* hidden, const u16* weights, float eps) {
-    constexpr int TIMES = ((DIM + 255) / 256 * 256 + 8 * THREADS - 1) / (8 * THREADS);
+    constexpr int TIMES = times(DIM);
     Words words[TIMES], weight_words[TIMES];
 #pragma unroll
     for (int i = 0; i < TIMES; ++i) {
@@ -467,7 +472,7 @@ struct Finish {
     } else if (phase.is(TO_HEADS)) {
       heads(first, sum(share, sums, 2 + lane));
     } else if (phase.is(TO_INNER)) {
-      store(model.inner + row, first / (1 + exp2_of(-1.44269504f * first)) * sum(share, sums, 2 + lane));
+      store(model.inner + row, first / (1 + exp2_of(-LOG2_E * first)) * sum(share, sums, 2 + lane));
     } else {
       store(model.hidden + row, one + first);
     }
@@ -546,7 +551,7 @@ DEVICE void attend(const Model& model, const Token& token, Ring& ring, float* ro
         numbers_of(fresh_words(model.query + (head * GROUP + g) * HEAD_DIM + e * 64 + own), query[g][e]);
 #pragma unroll
         for (int i = 0; i < 8; ++i) {
-          query[g][e][i] *= 1.44269504f * inverse_root(float(HEAD_DIM));
+          query[g][e][i] *= LOG2_E * inverse_root(float(HEAD_DIM));
           mixed[g][e][i] = 0;
         }
       }
@@ -582,7 +587,7 @@ DEVICE void attend(const Model& model, const Token& token, Ring& ring, float* ro
           }
 #pragma unroll
           for (int other = 4; other; other /= 2) score += exchange(score, other);
-          if (model.bias) score += 1.44269504f * number_at(model.bias + slot_of(token, step * TOKENS) + row);
+          if (model.bias) score += LOG2_E * number_at(model.bias + slot_of(token, step * TOKENS) + row);
           scores[t] = row <= new_row ? score : -1e30f;
           new_greatest = fmaxf(new_greatest, scores[t]);
         }

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import ctypes
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from importlib.resources import files
 from math import ceil, log2
 from typing import Any, Protocol
@@ -13,7 +13,7 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
-from llavakit.kernels.gpu.layers import GpuLayer, Sizes
+from llavakit.kernels.gpu.layers import GpuLayer, GpuModel
 from llavakit.kernels.gpu.matrix import CHUNK, GpuMatrix
 
 WARPS = 8  # of a program that compute, and as many that call for what they need
@@ -38,7 +38,7 @@ class Launcher(Protocol):
 class _Matrix(ctypes.Structure):
     _fields_ = [
         *((name, ctypes.c_int64) for name in ("data", "scales")),
-        *((name, ctypes.c_int32) for name in ("rows", "row_bytes", "pair_bytes", "bits", "shift", "padding")),
+        *((name, ctypes.c_int32) for name in ("rows", "row_bytes", "pair_bytes", "bits", "shift")),
     ]
 
 
@@ -63,48 +63,35 @@ class _Model(ctypes.Structure):
 class PersistentDecoder:
     """The scores behind one token; its key and value are written into their place, as `GpuDecoder` does it."""
 
-    def __init__(
-        self,
-        layers: Sequence[GpuLayer],
-        *,
-        sizes: Sizes,
-        table: Float[Tensor, "vocab dim"],
-        norm: Float[Tensor, " dim"],
-        head: GpuMatrix,
-        cosine: Float[Tensor, "positions pairs"],
-        sine: Float[Tensor, "positions pairs"],
-        bias: Float[Tensor, " slots"] | None,
-        drop_after: int,
-        launcher: Launcher,
-    ) -> None:
-        device, dtype, dim, inner = table.device, table.dtype, table.shape[1], layers[0].down.cols
+    def __init__(self, model: GpuModel, *, launcher: Launcher) -> None:
+        sizes, layers, matrices = model.sizes, model.layers, model.matrices
+        table, (dim, inner) = model.table, (model.table.shape[1], layers[0].down.cols)
         splits = min(MOST_SPLITS, max(1, launcher.programs // sizes.num_kv_heads))
 
-        def room(number: int, dtype: torch.dtype = dtype) -> Tensor:
-            return torch.zeros(number, dtype=dtype, device=device)
+        def room(number: int, dtype: torch.dtype = table.dtype) -> Tensor:
+            return torch.zeros(number, dtype=dtype, device=table.device)
 
-        self._logits = room(head.rows)
+        self._logits = room(model.head.rows)
         buffers = {
             "query": room(sizes.num_heads * sizes.head_dim), "hidden": room(dim), "inner": room(inner),
             "logits": self._logits, "arrived": room(1, torch.int32),
             "partial": room(sizes.num_heads * splits * (sizes.head_dim + 4), torch.float32),
         }  # fmt: skip
-        model = _Model(
-            table=table.data_ptr(), norm=norm.data_ptr(), bias=_address(bias), cosine=cosine.data_ptr(),
-            sine=sine.data_ptr(), slots=layers[0].keys.shape[1], eps=sizes.eps, head=_matrix(head),
-            **{name: buffer.data_ptr() for name, buffer in buffers.items()},
+        described = _Model(
+            table=table.data_ptr(), norm=model.norm.data_ptr(), bias=_address(model.bias),
+            cosine=model.cosine.data_ptr(), sine=model.sine.data_ptr(), slots=layers[0].keys.shape[1], eps=sizes.eps,
+            head=_matrix(model.head), **{name: buffer.data_ptr() for name, buffer in buffers.items()},
         )  # fmt: skip
-        self._model = bytes(model) + b"".join(bytes(_layer(layer)) for layer in layers)
-        self._kept = layers, table, norm, head, cosine, sine, bias, buffers  # their addresses are in it
-        coded = [matrix for matrix in (head, *_matrices(layers)) if matrix.bits < 16]
+        self._described = bytes(described) + b"".join(bytes(_layer(layer)) for layer in layers)
+        self._kept = model, buffers  # their addresses are in it
         constants = {
-            "LAYERS": len(layers), "DROP_AFTER": drop_after, "DIM": dim, "INNER": inner, "HEADS": sizes.num_heads,
+            "LAYERS": len(layers), "DROP_AFTER": model.drop_after, "DIM": dim, "INNER": inner, "HEADS": sizes.num_heads,
             "KV_HEADS": sizes.num_kv_heads, "HEAD_DIM": sizes.head_dim, "BLOCK": sizes.block, "HEADER": sizes.header,
             "SPLITS": splits, "WARPS": WARPS, "AHEAD": AHEAD, "PIECE": PIECE,
-            "SCALES": max((16 * PIECE // matrix.group for matrix in coded), default=0),
-            "IS_HALF": int(dtype == torch.float16),
+            "SCALES": max(0 if matrix.bits == 16 else 16 * PIECE // matrix.group for matrix in matrices),
+            "IS_HALF": int(table.dtype == torch.float16),
         }  # fmt: skip
-        most_sums = max(_pieces(matrix, launcher.programs) * 4 for matrix in (head, *_matrices(layers)))
+        most_sums = max(_pieces(matrix, launcher.programs) * 4 for matrix in matrices)
         stages, shared = _stages(constants, launcher.shared_memory, most_sums)
         if stages < 2:
             raise RuntimeError(f"its {launcher.shared_memory} bytes of shared memory hold no two pieces for each warp")
@@ -113,7 +100,7 @@ class PersistentDecoder:
 
     def __call__(self, plan: Int[Tensor, "1 numbers"]) -> Float[Tensor, "1 vocab"]:
         """What it gives holds until the next call."""
-        self._launch(self._model, plan.data_ptr())
+        self._launch(self._described, plan.data_ptr())
         return self._logits[None]
 
 
@@ -132,12 +119,8 @@ def _matrix(matrix: GpuMatrix) -> _Matrix:
 def _layer(layer: GpuLayer) -> _Layer:
     return _Layer(
         layer.input_norm.data_ptr(), layer.output_norm.data_ptr(), _address(layer.heads_bias), layer.keys.data_ptr(),
-        layer.values.data_ptr(), *map(_matrix, _matrices([layer])),
+        layer.values.data_ptr(), *map(_matrix, layer.matrices),
     )  # fmt: skip
-
-
-def _matrices(layers: Sequence[GpuLayer]) -> list[GpuMatrix]:
-    return [matrix for layer in layers for matrix in (layer.heads, layer.out, layer.gated, layer.down)]
 
 
 def _pieces(matrix: GpuMatrix, programs: int) -> int:
@@ -157,31 +140,29 @@ def _stages(constants: Constants, shared_memory: int, most_sums: int) -> tuple[i
     return stages, aside + WARPS * stages * stage
 
 
-def persistent_decoder(layers: Sequence[GpuLayer], **shared: Any) -> PersistentDecoder | None:
+def persistent_decoder(model: GpuModel) -> PersistentDecoder | None:
     """Where it can be had; else the kernels of `GpuDecoder` compute single tokens too, only slower.
 
     It needs copies and barriers that cards have since Hopper (9.0), and 16-bit numbers.
     """
-    table = shared["table"]
-    if not table.is_cuda or torch.cuda.get_device_capability(table.device) < (9, 0) or not _fits(layers, **shared):
+    device = model.table.device
+    if device.type != "cuda" or torch.cuda.get_device_capability(device) < (9, 0) or not _fits(model):
         return None
     try:
-        return PersistentDecoder(layers, launcher=OnCard(table.device), **shared)
+        return PersistentDecoder(model, launcher=OnCard(device))
     except Exception as error:  # whatever a compiler, a driver or the absence of either brings
         warn(f"Tokens are decoded by five kernels a layer, because one for all of them failed: {error}", stacklevel=2)
         return None
 
 
-def _fits(
-    layers: Sequence[GpuLayer], *, sizes: Sizes, table: Tensor, norm: Tensor, head: GpuMatrix, **_: Tensor | int | None
-) -> bool:
+def _fits(model: GpuModel) -> bool:
     """Shapes and types, and that everything begins where 16 bytes can be read at once."""
-    read = [table, norm, *(matrix.data for matrix in (head, *_matrices(layers)))]
-    read += [weights for layer in layers for weights in (layer.input_norm, layer.output_norm)]
+    norms = [norm for layer in model.layers for norm in (layer.input_norm, layer.output_norm)]
+    read = [model.table, model.norm, *norms, *(matrix.data for matrix in model.matrices)]
     return (
-        table.dtype in (torch.bfloat16, torch.float16)
-        and sizes.head_dim in (64, 128)
-        and sizes.num_heads // sizes.num_kv_heads <= LARGEST_GROUP
+        model.table.dtype in (torch.bfloat16, torch.float16)
+        and model.sizes.head_dim in (64, 128)
+        and model.sizes.num_heads // model.sizes.num_kv_heads <= LARGEST_GROUP
         and all(weights.data_ptr() % 16 == 0 for weights in read)
     )
 

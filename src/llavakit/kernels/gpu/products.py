@@ -89,7 +89,7 @@ def _coded(
     words: tl.constexpr = WIDTH // (2 * GROUP)
     is_word = None if WIDTH == END else word < words
     is_column = None if WIDTH == END else column < WIDTH
-    scale = _read(scales + place_of_word(row, word, words + words % 2), is_word)
+    scale = _read(scales + place_of_word(row, word, words), is_word)
     if BITS == 8:
         place = data + row * WIDTH + column
         low, high = _read(place, is_column).to(left.dtype), _read(place + BLOCK_K, is_column).to(left.dtype)
@@ -108,8 +108,8 @@ def _read(place, mask):
 
 @triton.jit
 def place_of_word(row, word, words: tl.constexpr):
-    """Of scales: those of a row and of the next take turns."""
-    return (row // 2 * words + word) * 2 + row % 2
+    """Of so many scales of a row: those of it and of the next take turns, and their number is made even."""
+    return (row // 2 * (words + words % 2) + word) * 2 + row % 2
 
 
 @triton.jit
