@@ -37,7 +37,7 @@ def instruction_set(request: pytest.FixtureRequest) -> Iterator[str]:
 @needs_native
 @settings(max_examples=40, deadline=None)
 @given(
-    shape=st.tuples(st.integers(1, 20), st.integers(1, 70), st.integers(1, 600)),
+    shape=st.tuples(st.integers(1, 70), st.integers(1, 150), st.integers(1, 600)),
     kind=st.sampled_from(sorted(BITS)),
     group=st.sampled_from(GROUPS),
     seed=st.integers(0, 99),

@@ -90,7 +90,7 @@ TEST(products_of_the_largest_numbers) {
 TEST(products_of_whole_numbers) {
     for (const Kind kind : {INT4, INT8})
         for (const int group : {32, 128})
-            for (const int64_t m : {1, 2, 6, 7, 19})
+            for (const int64_t m : {1, 2, 6, 7, 19, 50})
                 for (const int64_t rows : {1, 16, 33, 80})
                     for (const int64_t cols : {1, 31, 64, 300}) check(m, rows, cols, kind, group);
 }

@@ -37,9 +37,11 @@ class Prepared {
             return;
         }
         activations_.groups = activations_.cols / weights.group;
-        codes_ = deal.take<int8_t>(rows * activations_.cols);
-        scales_ = deal.take<float>(rows * activations_.groups);
-        sums_ = deal.take<int32_t>(rows * activations_.groups);
+        activations_.is_tall = rows >= LEAST_TALL;
+        const int64_t whole_tiles = activations_.is_tall ? (rows + AMX_LINES - 1) / AMX_LINES * AMX_LINES : rows;
+        codes_ = deal.take<int8_t>(whole_tiles * activations_.cols);
+        scales_ = deal.take<float>(whole_tiles * activations_.groups);
+        sums_ = deal.take<int32_t>(whole_tiles * activations_.groups);
         activations_.codes = codes_;
         activations_.scales = scales_;
         activations_.sums = sums_;
@@ -48,7 +50,7 @@ class Prepared {
     void put(int64_t row, const float* x) {
         const Activations& a = activations_;
         if (weights_->is_integer())
-            quantise_row(*weights_, x, codes_ + row * a.cols, scales_ + row * a.groups, sums_ + row * a.groups);
+            quantise_row(*weights_, x, row_of_8_bits(row));
         else
             std::memcpy(values_ + row * a.stride, x, weights_->cols * sizeof(float));
     }
@@ -61,6 +63,13 @@ class Prepared {
     }
 
    private:
+    RowOf8Bits row_of_8_bits(int64_t row) const {
+        const int64_t cols = activations_.cols, groups = activations_.groups;
+        if (!activations_.is_tall) return {codes_ + row * cols, 64, scales_ + row * groups, sums_ + row * groups, 1};
+        const int64_t number = tall_row(row, groups, 1);
+        return {codes_ + tall_row(row, cols, 64), AMX_BYTES, scales_ + number, sums_ + number, AMX_LINES};
+    }
+
     const Matrix* weights_;
     Activations activations_;
     float* values_ = nullptr;

@@ -29,6 +29,13 @@ LANES_INLINE void softmax(float* scores, int64_t num_blocks) {
     for (int64_t i = 0; i < num_blocks; i++) store(scores + i * BLOCK, load(scores + i * BLOCK) * inverse);
 }
 
+// A block's scores, with its bias, for a query that sees so many of its positions.
+template <class Block>
+LANES_INLINE Floats kept(Floats scores, int seen, const HeadBlocks<Block>& blocks, int64_t block) {
+    if (blocks.bias) scores = scores + blocks.bias_of(block);
+    return seen == BLOCK ? scores : keep(scores, seen, NOWHERE);
+}
+
 template <int M, int B, class Block>
 LANES_INLINE void keep_scores(const typename Block::template Asked<M>& asked, const Queries<M>& queries,
                               const Reading<Block>& reading, int64_t first, float* const* scores) {
@@ -38,10 +45,8 @@ LANES_INLINE void keep_scores(const typename Block::template Asked<M>& asked, co
     for (int m = 0; m < M; m++)
 #pragma GCC unroll 8
         for (int b = 0; b < B; b++) {
-            if (reading.blocks.bias) total[m][b] = total[m][b] + reading.blocks.bias_of(first + b);
-            const int seen = queries.seen(m, first + b);
-            const Floats kept = seen == BLOCK ? total[m][b] : keep(total[m][b], seen, NOWHERE);
-            store(scores[m] + (first + b) * BLOCK, kept);
+            const int64_t block = first + b;
+            store(scores[m] + block * BLOCK, kept(total[m][b], queries.seen(m, block), reading.blocks, block));
         }
 }
 

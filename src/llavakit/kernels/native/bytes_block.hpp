@@ -112,16 +112,15 @@ LANES_INLINE void score_blocks(const BytesBlock::Asked<M>& asked, const Reading<
                           (blocks[first + b].key_scales() * all(asked.scale[m]));
 }
 
-// The weights of a block's positions below `count`, in their place: two times 16 bytes, 128 * high + low, and behind
-// them what they are to be multiplied with.
-LANES_INLINE void round_weights(float* weights, Floats value_scales, int count) {
+// The weights of a block's positions below `count`, times the values' scales, as 128 * upper + lower; returns what these
+// are to be multiplied with. They may be put where the weights were.
+LANES_INLINE float round_weights(const float* weights, Floats value_scales, int count, int8_t* upper, int8_t* lower) {
     float scaled[LANES];
     store(scaled, keep(load(weights) * value_scales, count, 0.0f));
-    int8_t* bytes = (int8_t*)weights;
-    weights[BLOCK / 2] = to_whole<127 * 129>(scaled, LANES, [&](int, Ints whole) {
-        const Ints upper = shifted_right<7>(whole);
-        store_signed_bytes(bytes, upper);
-        store_signed_bytes(bytes + BLOCK, whole - shifted_left<7>(upper));
+    return to_whole<127 * 129>(scaled, LANES, [&](int, Ints whole) {
+        const Ints high = shifted_right<7>(whole);
+        store_signed_bytes(upper, high);
+        store_signed_bytes(lower, whole - shifted_left<7>(high));
     });
 }
 
@@ -137,11 +136,9 @@ void mix(const BytesBlock::Asked<M>& asked, const Queries<M>& queries, const Rea
         Bytes upper[M][4], lower[M][4];
         Floats scale[M];
         for (int m = 0; m < M; m++) {
-            float* rounded = weights[m] + i * BLOCK;
-            round_weights(rounded, block.value_scales(), queries.seen(m, i));
-            const int8_t *high = (const int8_t*)rounded, *low = high + BLOCK;
+            int8_t *high = (int8_t*)(weights[m] + i * BLOCK), *low = high + BLOCK;
+            scale[m] = all(round_weights(weights[m] + i * BLOCK, block.value_scales(), queries.seen(m, i), high, low));
             for (int p = 0; p < 4; p++) upper[m][p] = all_fours(high + 4 * p), lower[m][p] = all_fours(low + 4 * p);
-            scale[m] = all(rounded[BLOCK / 2]);
         }
         for (int64_t d = 0; d < head_dim; d += LANES) {
             Bytes value[4];

@@ -11,6 +11,7 @@
 #include "largest.hpp"
 #include "steps.hpp"
 #include "stopwatch.hpp"
+#include "tall_attention.hpp"
 
 namespace ISA_NAMESPACE {
 
@@ -42,7 +43,7 @@ class DecoderStep {
           values_(deal.take<float>(batch.rows * keys_width_)),
           mixed_(deal.take<float>(batch.rows * queries_width_)),
           inner_(deal.take<float>(batch.rows * decoder.inner)),
-          scores_(deal.take<float>(threads() * TILE_QUERIES * scratch_size(longest_, decoder.head_dim))),
+          scores_(deal.take<float>(threads() * scratch())),
           attention_(deal.take<float>(batch.num_pictures ? longest_ : 0)),
           staying_(deal.take<int32_t>(batch.num_pictures ? batch.rows : 0)),
           later_positions_(deal.take<int32_t>(batch.num_pictures ? batch.rows : 0)),
@@ -241,7 +242,18 @@ class DecoderStep {
 
     // Queries that share a key-value head are one list, row by row; it is cut into tiles.
     int64_t tiles_of(const Asking& asking) const {
-        return (asking.count * sharing_ + TILE_QUERIES - 1) / TILE_QUERIES;
+        return (asking.count * sharing_ + queries_at_once(asking) - 1) / queries_at_once(asking);
+    }
+
+    int64_t queries_at_once(const Asking& asking) const {
+        const bool is_tall = batch_.kept == llavakit::BYTES && asking.count * sharing_ > TILE_QUERIES;
+        return is_tall ? std::max(TILE_QUERIES, TALL_QUERIES) : TILE_QUERIES;
+    }
+
+    // Of one thread, in floats.
+    int64_t scratch() const {
+        const int64_t tall = HAS_AMX ? TallAttention::scratch_size(longest_, decoder_.head_dim) : 0;
+        return std::max(TILE_QUERIES * scratch_size(longest_, decoder_.head_dim), tall);
     }
 
     void attend_all(const uint8_t* cache) {
@@ -255,6 +267,11 @@ class DecoderStep {
         llavakit::parallel_runs(jobs, least, [&](int64_t begin, int64_t end) {
             for (int64_t job = begin; job < end; job++) {
                 const Tile tile = tile_of(job, tiles), next = tile_of(std::min(job + 1, jobs - 1), tiles);
+                if constexpr (HAS_AMX)
+                    if (tile.queries > TILE_QUERIES) {
+                        attend_tall(cache, tile, next);
+                        continue;
+                    }
                 with_rows<TILE_QUERIES>(tile.queries, [&]<int M>() {
                     if (batch_.kept == llavakit::HALVES)
                         attend_some<M, HalvesBlock>(cache, tile, next);
@@ -276,34 +293,47 @@ class DecoderStep {
         int64_t tile = job % tiles;
         const Asking* asking = asking_;
         for (; tile >= tiles_of(*asking); asking++) tile -= tiles_of(*asking);
-        const int64_t first = tile * TILE_QUERIES;
-        return {asking, job / tiles, first, std::min<int64_t>(asking->count * sharing_ - first, TILE_QUERIES)};
-    }
-
-    int64_t place_of_query(const Tile& tile, int64_t query) const {
-        return place(tile.asking->sequence, tile.asking->row + (tile.first + query) / sharing_);
+        const int64_t first = tile * queries_at_once(*asking);
+        return {asking, job / tiles, first, std::min(asking->count * sharing_ - first, queries_at_once(*asking))};
     }
 
     // All that the last query of a tile sees.
     template <class Block>
     HeadBlocks<Block> blocks_of(const uint8_t* cache, const Tile& tile) const {
+        const int64_t last = tile.asking->row + (tile.first + tile.queries - 1) / sharing_;
         return {cache + tile.kv_head * head_bytes(), batch_.tables + tile.asking->sequence * batch_.table_width,
-                block_stride(), decoder_.head_dim, place_of_query(tile, tile.queries - 1) / BLOCK + 1, batch_.bias};
+                block_stride(), decoder_.head_dim, place(tile.asking->sequence, last) / BLOCK + 1, batch_.bias};
+    }
+
+    // M of them; where there are fewer, the last one several times.
+    template <int M>
+    Queries<M> queries_of(const Tile& tile) const {
+        const Asking& asking = *tile.asking;
+        Queries<M> queries;
+        for (int m = 0; m < M; m++) {
+            const int64_t query = tile.first + std::min<int64_t>(m, tile.queries - 1);
+            const int64_t row = query / sharing_, head = tile.kv_head * sharing_ + query % sharing_;
+            queries.query[m] = queries_ + (asking.row + row) * queries_width_ + head * decoder_.head_dim;
+            queries.mixed[m] = mixed_ + (asking.to + row) * queries_width_ + head * decoder_.head_dim;
+            queries.limit[m] = place(asking.sequence, asking.row + row) + 1;
+        }
+        return queries;
+    }
+
+    template <class Block>
+    Reading<Block> reading_of(const uint8_t* cache, const Tile& tile, const Tile& next) const {
+        return {blocks_of<Block>(cache, tile), blocks_of<Block>(cache, next)};
     }
 
     template <int M, class Block>
     void attend_some(const uint8_t* cache, const Tile& tile, const Tile& next) {
-        const Asking& asking = *tile.asking;
-        Queries<M> queries;
-        for (int m = 0; m < M; m++) {
-            const int64_t row = (tile.first + m) / sharing_;
-            const int64_t head = tile.kv_head * sharing_ + (tile.first + m) % sharing_;
-            queries.query[m] = queries_ + (asking.row + row) * queries_width_ + head * decoder_.head_dim;
-            queries.mixed[m] = mixed_ + (asking.to + row) * queries_width_ + head * decoder_.head_dim;
-            queries.limit[m] = place_of_query(tile, m) + 1;
-        }
-        attend(queries, Reading<Block>{blocks_of<Block>(cache, tile), blocks_of<Block>(cache, next)},
-               scores_ + thread_number() * TILE_QUERIES * scratch_size(longest_, decoder_.head_dim));
+        attend(queries_of<M>(tile), reading_of<Block>(cache, tile, next), scores_ + thread_number() * scratch());
+    }
+
+    void attend_tall(const uint8_t* cache, const Tile& tile, const Tile& next) {
+        const Queries<AMX_LINES> queries = queries_of<AMX_LINES>(tile);
+        const Reading<BytesBlock> reading = reading_of<BytesBlock>(cache, tile, next);
+        TallAttention(queries, reading, scores_ + thread_number() * scratch()).run();
     }
 
     void mlp(const DecoderLayer& layer) {

@@ -6,12 +6,21 @@
 
 #include "kernels.hpp"
 
+#ifdef LLAVAKIT_HAS_amx
+#include <cpuid.h>
+#include <sys/syscall.h>
+#include <unistd.h>
+#endif
+
 namespace llavakit {
 
 #define DECLARE(isa)               \
     namespace isa {                \
     extern const Kernels table;    \
     }
+#ifdef LLAVAKIT_HAS_amx
+DECLARE(amx)
+#endif
 #ifdef LLAVAKIT_HAS_avx512vnni
 DECLARE(avx512vnni)
 #endif
@@ -21,9 +30,22 @@ DECLARE(avxvnni)
 #ifdef LLAVAKIT_HAS_avx2
 DECLARE(avx2)
 #endif
+#ifdef LLAVAKIT_HAS_emulated
+DECLARE(emulated)
+#endif
 DECLARE(portable)
 
 namespace {
+
+#ifdef LLAVAKIT_HAS_amx
+// The registers of tiles are large, so Linux saves them only for a process that asks for it, threads to come included.
+bool may_use_amx() {
+    unsigned a, b, c, d;
+    if (!__get_cpuid_count(7, 0, &a, &b, &c, &d) || !(d & bit_AMX_TILE) || !(d & bit_AMX_INT8)) return false;
+    constexpr long ASK = 0x1023, TILES = 18;  // ARCH_REQ_XCOMP_PERM, XFEATURE_XTILEDATA
+    return syscall(SYS_arch_prctl, ASK, TILES) == 0;
+}
+#endif
 
 // Of this processor and its operating system, the best first. __builtin_cpu_supports counts AVX and AVX-512 only where
 // the system saves their registers.
@@ -34,10 +56,14 @@ std::vector<const Kernels*> usable() {
         __builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma") && __builtin_cpu_supports("f16c");
 #endif
 #ifdef LLAVAKIT_HAS_avx512vnni
-    if (__builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512bw") && __builtin_cpu_supports("avx512vl") &&
-        __builtin_cpu_supports("avx512dq") && __builtin_cpu_supports("avx512vnni") && __builtin_cpu_supports("fma") &&
-        __builtin_cpu_supports("f16c"))
-        tables.push_back(&avx512vnni::table);
+    const bool has_avx512 = __builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512bw") &&
+                            __builtin_cpu_supports("avx512vl") && __builtin_cpu_supports("avx512dq") &&
+                            __builtin_cpu_supports("avx512vnni") && __builtin_cpu_supports("fma") &&
+                            __builtin_cpu_supports("f16c");
+#ifdef LLAVAKIT_HAS_amx
+    if (has_avx512 && may_use_amx()) tables.push_back(&amx::table);
+#endif
+    if (has_avx512) tables.push_back(&avx512vnni::table);
 #endif
 #ifdef LLAVAKIT_HAS_avxvnni
     if (has_avx2 && __builtin_cpu_supports("avxvnni")) tables.push_back(&avxvnni::table);
@@ -46,6 +72,9 @@ std::vector<const Kernels*> usable() {
     if (has_avx2) tables.push_back(&avx2::table);
 #endif
     tables.push_back(&portable::table);
+#ifdef LLAVAKIT_HAS_emulated
+    tables.push_back(&emulated::table);
+#endif
     return tables;
 }
 

@@ -2,6 +2,8 @@
 
 #pragma once
 
+#include <sys/mman.h>
+
 #include <cstdint>
 #include <cstdlib>
 #include <new>
@@ -22,12 +24,17 @@ class Workspace {
     uint8_t* reserve(size_t bytes) {
         if (bytes > size_) {
             std::free(memory_);
-            size_ = (bytes + 63) / 64 * 64;
-            memory_ = static_cast<uint8_t*>(std::aligned_alloc(64, size_));
+            const size_t unit = bytes < HUGE_PAGE / 2 ? 64 : HUGE_PAGE;
+            size_ = (bytes + unit - 1) / unit * unit;
+            memory_ = static_cast<uint8_t*>(std::aligned_alloc(unit, size_));
             if (!memory_) {
                 size_ = 0;
                 throw std::bad_alloc();
             }
+#ifdef MADV_HUGEPAGE
+            // Rows of a result are pages apart: with small pages their addresses are looked up again and again.
+            if (unit == HUGE_PAGE) madvise(memory_, size_, MADV_HUGEPAGE);
+#endif
         }
         return memory_;
     }
@@ -35,6 +42,8 @@ class Workspace {
     size_t size() const { return size_; }
 
    private:
+    static constexpr size_t HUGE_PAGE = size_t(2) << 20;
+
     uint8_t* memory_ = nullptr;
     size_t size_ = 0;
 };

@@ -73,6 +73,16 @@ LANES_INLINE BytesOf<N> load_bytes(const uint8_t* from) {
     return x;
 }
 
+LANES_INLINE void store_bytes(uint8_t* to, Bytes x) {
+    FOR_PARTS std::memcpy(to + i * VECTOR_BYTES, &x.part[i], VECTOR_BYTES);
+}
+
+LANES_INLINE Ints load_ints(const int32_t* from) {
+    Ints x;
+    FOR_PARTS std::memcpy(&x.part[i], from + i * (VECTOR_BYTES / 4), VECTOR_BYTES);
+    return x;
+}
+
 template <int N = VECTORS>
 LANES_INLINE FloatsOf<N> all(float value) {
     FloatsOf<N> x;
@@ -231,7 +241,8 @@ LANES_INLINE Ints to_ints(Floats x) {
     return y;
 }
 
-// e to the x, within two units in the last place; 0 below -87. What is no number stays none.
+// e to the x, within two units in the last place; 0 below -50, where nothing of it is left beside 1. Smaller ones, scaled
+// once or twice, are subnormal, which takes some processors a hundred times as long. What is no number stays none.
 LANES_INLINE Floats exp(Floats x) {
     x = max(all(-88.0f), min(all(88.0f), x));  // of two, the second one where either is no number
     const Floats n = nearest(x * all(1.44269504f));
@@ -248,7 +259,7 @@ LANES_INLINE Floats exp(Floats x) {
     Floats power;
     FOR_PARTS power.part[i] = (FloatVector)((exponent.part[i] + 127) << 23);
     p = p * power;
-    FOR_PARTS p.part[i] = x.part[i] <= -87.0f ? FloatVector{} : p.part[i];
+    FOR_PARTS p.part[i] = x.part[i] <= -50.0f ? FloatVector{} : p.part[i];
     return p;
 }
 

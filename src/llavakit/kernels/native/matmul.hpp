@@ -2,45 +2,16 @@
 //
 // A tile is some rows of activations times two panels of weights, summed up over all columns in registers. Integer
 // products are exact within a group, and groups are added in order, so a row's result is the same in every tile.
-//
-// The two panels are of different halves of a matrix, or of two matrices. So a thread that does one tile after another
-// reads two long stretches of memory from beginning to end, which goes faster than one, and much faster than two that
-// break off with every tile.
 
 #pragma once
 
-#include "codes.hpp"
-#include "packed.hpp"
 #include "pool.hpp"
+#include "products.hpp"
 #include "rounding.hpp"
+#include "tall.hpp"
 #include "tiles.hpp"
 
 namespace ISA_NAMESPACE {
-
-using llavakit::Kind;
-using llavakit::Matrix;
-using llavakit::PANEL_ROWS;
-
-constexpr int TILE_PANELS = 2;
-constexpr int PREFETCH_BYTES = 4096;
-
-// Activations for one matrix or several of equal columns and groups: for integer weights as 8 bits in groups.
-struct Activations {
-    const float* values = nullptr;   // [rows, stride], for weights that are floats
-    int64_t stride = 0;
-    const int8_t* codes = nullptr;   // [rows, cols], cols a multiple of two groups
-    const float* scales = nullptr;   // [rows, groups]
-    const int32_t* sums = nullptr;   // [rows, groups], of the codes, times sum_factor() of the weights
-    int64_t rows = 0, cols = 0, groups = 0;
-};
-
-// The sixteen NF4 levels (Dettmers et al. 2023) times 127, as whole numbers above -128.
-alignas(16) constexpr uint8_t NF4_LEVELS[16] = {1,   40,  61,  78,  92,  105, 116, 128,
-                                                138, 148, 159, 171, 184, 199, 220, 255};
-
-// Codes are unsigned: this times the sum of the activations, added, moves their centre to zero. Where each group has an
-// offset of its own, the sum is needed as it is.
-constexpr int32_t sum_factor(int kind) { return kind == Kind::INT4 ? -8 : kind == Kind::INT4Z ? 1 : -128; }
 
 // Weights as they are multiplied: of 8 bits, or the low or high halves of bytes.
 template <int KIND, int N>
@@ -155,121 +126,78 @@ LANES_INLINE void float_tile(const uint8_t* first, const uint8_t* second, int pa
     }
 }
 
-// Where a tile's result goes.
-struct Output {
-    float* to = nullptr;
-    int64_t stride = 0;
-    enum { PUT, ADD, GATE } how = PUT;  // GATE: the two panels are gate and up of the same outputs: silu(gate) * up
-};
-
-LANES_INLINE Floats silu(Floats x) { return x / (all(1.0f) + exp(all(0.0f) - x)); }
-
-LANES_INLINE void put_panel(const Output& out, int64_t row, int64_t panel, int64_t rows, Floats x, const float* bias) {
-    const int64_t first = panel * PANEL_ROWS;
-    float* to = out.to + row * out.stride + first;
-    if (first + PANEL_ROWS <= rows) {
-        if (bias) x = x + load(bias + first);
-        if (out.how == Output::ADD) x = x + load(to);
-        store(to, x);
-        return;
-    }
-    float lanes[LANES];
-    store(lanes, x);
-    for (int64_t i = 0; i < rows - first; i++) {
-        const float value = bias ? lanes[i] + bias[first + i] : lanes[i];
-        to[i] = out.how == Output::ADD ? to[i] + value : value;
-    }
-}
-
-// How many pairs of panels a product has: of a matrix's halves, or of gate and up.
-inline int64_t pairs_of(const Matrix& weights, const Output& out) {
-    return out.how == Output::GATE ? weights.panels() : (weights.panels() + 1) / 2;
-}
-
 template <int KIND, int GROUP, int M>
-void tile(const Matrix& weights, const Matrix& other, int64_t pair, const Activations& a, int64_t row, const Output& out) {
-    const bool is_gate = out.how == Output::GATE;
-    const int64_t in_second_half = pair + pairs_of(weights, out);
-    const bool is_alone = !is_gate && in_second_half >= weights.panels();
-    const uint8_t* first = weights.panel(pair);
-    const uint8_t* second = is_gate ? other.panel(pair) : is_alone ? first : weights.panel(in_second_half);
+void tile(const Product& product, int64_t pair, const Activations& a, int64_t row) {
+    const uint8_t *first = product.panel(pair, 0), *second = product.panel(pair, 1);
     Floats total[M][TILE_PANELS];
     constexpr int N = M > WHOLE_ROWS ? 1 : VECTORS;
     for (int part = 0; part < VECTORS; part += N) {
         FloatsOf<N> some[M][TILE_PANELS];
         if constexpr (KIND >= Kind::FLOAT16)
-            float_tile<KIND, M, N>(first, second, part, a, row, weights.cols, some);
+            float_tile<KIND, M, N>(first, second, part, a, row, product.weights->cols, some);
         else
             integer_tile<KIND, GROUP, M, N>(first, second, part, a, row, some);
         for (int m = 0; m < M; m++)
             for (int p = 0; p < TILE_PANELS; p++) std::memcpy(&total[m][p].part[part], &some[m][p], sizeof some[m][p]);
     }
-    for (int m = 0; m < M; m++) {
-        if (is_gate) {
-            put_panel(out, row + m, pair, weights.rows, silu(total[m][0]) * total[m][1], nullptr);
-        } else {
-            put_panel(out, row + m, pair, weights.rows, total[m][0], weights.bias);
-            if (!is_alone) put_panel(out, row + m, in_second_half, weights.rows, total[m][1], weights.bias);
-        }
-    }
+    for (int m = 0; m < M; m++) product.put(row + m, pair, total[m][0], total[m][1]);
 }
 
-// All rows of activations against a pair of panels, in tiles of nearly equal height.
+// Some pairs of panels against all rows of activations, in tiles of nearly equal height.
 template <int KIND, int GROUP>
-void all_rows(const Matrix& weights, const Matrix& other, int64_t pair, const Activations& a, const Output& out) {
+void some_pairs(const Product& product, int64_t begin, int64_t end, const Activations& a) {
     // Where groups end often, two sets of sums are in use most of the time. A single tile reads the weights once.
     constexpr int64_t OF_MANY = GROUP < 128 && TILE_ROWS > 6 ? 6 : TILE_ROWS;
     const int64_t tallest = a.rows > TILE_ROWS ? OF_MANY : TILE_ROWS;
     const int64_t tiles = (a.rows + tallest - 1) / tallest;
-    for (int64_t i = 0; i < tiles; i++) {
-        const int64_t row = a.rows * i / tiles;
-        with_rows<TILE_ROWS>(a.rows * (i + 1) / tiles - row,
-                             [&]<int M>() { tile<KIND, GROUP, M>(weights, other, pair, a, row, out); });
-    }
+    for (int64_t pair = begin; pair < end; pair++)
+        for (int64_t i = 0; i < tiles; i++) {
+            const int64_t row = a.rows * i / tiles;
+            with_rows<TILE_ROWS>(a.rows * (i + 1) / tiles - row,
+                                 [&]<int M>() { tile<KIND, GROUP, M>(product, pair, a, row); });
+        }
 }
 
-typedef void (*PairKernel)(const Matrix&, const Matrix&, int64_t, const Activations&, const Output&);
+typedef void (*PairsKernel)(const Product&, int64_t begin, int64_t end, const Activations&);
 
-inline PairKernel pair_kernel(const Matrix& weights) {
+template <int KIND, int GROUP>
+PairsKernel pairs_kernel(bool is_tall) {
+    if constexpr (HAS_AMX)
+        if (is_tall) return some_tall_pairs<KIND, GROUP>;
+    return some_pairs<KIND, GROUP>;
+}
+
+inline PairsKernel pairs_kernel(const Matrix& weights, bool is_tall) {
     const bool wide = weights.group == 128;
     switch (weights.kind) {
-        case Kind::INT4: return wide ? all_rows<Kind::INT4, 128> : all_rows<Kind::INT4, 32>;
-        case Kind::INT4Z: return wide ? all_rows<Kind::INT4Z, 128> : all_rows<Kind::INT4Z, 32>;
-        case Kind::NF4: return wide ? all_rows<Kind::NF4, 128> : all_rows<Kind::NF4, 32>;
-        case Kind::INT8: return wide ? all_rows<Kind::INT8, 128> : all_rows<Kind::INT8, 32>;
-        case Kind::FLOAT16: return all_rows<Kind::FLOAT16, 32>;
-        default: return all_rows<Kind::BFLOAT16, 32>;
+        case Kind::INT4: return wide ? pairs_kernel<Kind::INT4, 128>(is_tall) : pairs_kernel<Kind::INT4, 32>(is_tall);
+        case Kind::INT4Z: return wide ? pairs_kernel<Kind::INT4Z, 128>(is_tall) : pairs_kernel<Kind::INT4Z, 32>(is_tall);
+        case Kind::NF4: return wide ? pairs_kernel<Kind::NF4, 128>(is_tall) : pairs_kernel<Kind::NF4, 32>(is_tall);
+        case Kind::INT8: return wide ? pairs_kernel<Kind::INT8, 128>(is_tall) : pairs_kernel<Kind::INT8, 32>(is_tall);
+        case Kind::FLOAT16: return some_pairs<Kind::FLOAT16, 32>;
+        default: return some_pairs<Kind::BFLOAT16, 32>;
     }
 }
-
-// One of several products with the same activations, to be done in one go.
-struct Product {
-    const Matrix* weights;
-    Output out;
-    const Matrix* up = nullptr;  // for GATE
-};
 
 inline void multiply(const Product* products, int count, const Activations& a) {
     if (a.rows == 0) return;
     // Multiplications that are worth a second thread, and a stretch of their own.
     constexpr int64_t WORTH_SHARING = 1 << 20, LEAST_WORK = 1 << 18;
     int64_t pairs = 0;
-    for (int i = 0; i < count; i++) pairs += pairs_of(*products[i].weights, products[i].out);
+    for (int i = 0; i < count; i++) pairs += products[i].pairs();
     const int64_t work = TILE_PANELS * PANEL_ROWS * products[0].weights->cols * a.rows;  // of one pair
     const int64_t least = work * pairs < WORTH_SHARING ? pairs : LEAST_WORK / work + 1;
-    llavakit::parallel_runs(pairs, least, [&](int64_t begin, int64_t end) {
+    llavakit::parallel_runs(pairs, a.is_tall ? std::max(least, TALL_PAIRS) : least, [&](int64_t begin, int64_t end) {
         for (const Product* product = products; begin < end; product++) {
-            const Matrix &weights = *product->weights, &other = product->up ? *product->up : weights;
-            const PairKernel kernel = pair_kernel(weights);
-            const int64_t here = pairs_of(weights, product->out);
-            for (int64_t i = begin; i < std::min(end, here); i++) kernel(weights, other, i, a, product->out);
+            const int64_t here = product->pairs();
+            if (begin < here) pairs_kernel(*product->weights, a.is_tall)(*product, begin, std::min(end, here), a);
             begin = std::max<int64_t>(begin - here, 0), end -= here;
         }
     });
 }
 
 // One row to 8 bits: each group of columns by its largest magnitude; what fills up the last record is zero.
-inline void quantise_row(const Matrix& weights, const float* x, int8_t* codes, float* scales, int32_t* sums) {
+inline void quantise_row(const Matrix& weights, const float* x, const RowOf8Bits& to) {
     const int64_t cols = weights.cols, padded = weights.padded_cols();
     const int group = weights.group;
     for (int64_t first = 0; first < padded; first += group) {
@@ -281,11 +209,12 @@ inline void quantise_row(const Matrix& weights, const float* x, int8_t* codes, f
             from = values;
         }
         Ints total = all_ints(0);
-        scales[first / group] = to_whole<127>(from, group, [&](int i, Ints whole) {
+        const int64_t number = first / group * to.number_step;
+        to.scales[number] = to_whole<127>(from, group, [&](int i, Ints whole) {
             total = total + whole;
-            store_signed_bytes(codes + first + i, whole);
+            store_signed_bytes(to.codes + (first + i) / 64 * to.code_step + (first + i) % 64, whole);
         });
-        sums[first / group] = sum_factor(weights.kind) * sum(total);
+        to.sums[number] = sum_factor(weights.kind) * sum(total);
     }
 }
 

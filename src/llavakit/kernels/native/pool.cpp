@@ -3,6 +3,8 @@
 
 #include "pool.hpp"
 
+#include "graph.hpp"
+
 #include <pthread.h>
 #include <sched.h>
 #include <signal.h>
@@ -198,6 +200,11 @@ int cores() {
 int threads() { return holder().pool->count(); }
 
 int thread_number() { return number; }
+
+uint8_t* scratch(int64_t bytes) {
+    thread_local Workspace mine;
+    return mine.reserve(size_t(bytes));
+}
 
 void set_threads(int count) {
     if (count < 1) throw std::invalid_argument("the number of threads is " + std::to_string(count) + "; give 1 or more");

@@ -19,6 +19,9 @@ int cores();
 // Which of the threads this is, from 0 to threads() - 1: a caller is 0.
 int thread_number();
 
+// Room for `bytes`, the calling thread's own until it asks again; a line of memory begins there. What was there is lost.
+uint8_t* scratch(int64_t bytes);
+
 // Calls work(of, chunk, thread) once for every chunk from 0 to `chunks` - 1, and returns when all are done.
 // Which thread gets which chunk is left to chance. Inside a chunk, and while another caller has the threads, the
 // chunks are done one after the other by the caller. `work` must not throw.
