@@ -100,12 +100,14 @@ build/.sanitized: .venv/.package $(NATIVE_SOURCES) $(wildcard tests/kernels/nati
 	@touch $@
 
 # The others, in a place of their own: their versions are those of benchmarks/requirements.txt, which the project's own
-# tests do not share. llama.cpp is compiled for this very processor, as whoever wants speed would.
+# tests do not share. llama.cpp is compiled for this very processor, as whoever wants speed would; where that has AMX, GCC
+# before 14 takes all but the first bytes of a tile's configuration for dead stores, and llama.cpp would crash.
 .venv-bench/.peers: .venv/.package benchmarks/requirements.txt
 	@echo "Installing what llavakit is compared with into .venv-bench, and building llama.cpp: some minutes, once."
 	$(PYTHON) -m venv .venv-bench
 	.venv-bench/bin/python -m pip $(PIP_ARGUMENTS) -c constraints.txt scikit-build-core nanobind cmake ninja
 	.venv-bench/bin/python -m pip $(PIP_ARGUMENTS) -c constraints.txt --no-build-isolation -e . transformers
-	CMAKE_ARGS="-DGGML_NATIVE=ON -DLLAMA_BUILD_TESTS=OFF -DLLAMA_BUILD_EXAMPLES=OFF -DLLAMA_BUILD_SERVER=OFF" \
+	CMAKE_ARGS="-DGGML_NATIVE=ON -DLLAMA_BUILD_TESTS=OFF -DLLAMA_BUILD_EXAMPLES=OFF -DLLAMA_BUILD_SERVER=OFF \
+	  -DCMAKE_CXX_FLAGS='-fno-dse -fno-tree-dse'" \
 	  .venv-bench/bin/python -m pip $(PIP_ARGUMENTS) --no-binary llama-cpp-python -r benchmarks/requirements.txt
 	@touch $@

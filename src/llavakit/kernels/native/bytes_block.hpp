@@ -32,11 +32,9 @@ class BytesBlock {
             for (int i = 0; i < LANES; i++) codes[i] ^= -128;
             for (int i = 0; i < LANES; i += 4) std::memcpy(keys_ + (d + i) * BLOCK + inside * 4, codes + i, 4);
         });
-        uint8_t* to = values_ + inside / 4 * head_dim * 4 + inside % 4;
+        int32_t* fours = (int32_t*)(values_ + inside / 4 * head_dim * 4);
         scales_[BLOCK + inside] = to_whole<127>(value, int(head_dim), [&](int d, Ints whole) {
-            int8_t codes[LANES];
-            store_signed_bytes(codes, whole);
-            for (int i = 0; i < LANES; i++) to[(d + i) * 4] = uint8_t(codes[i]);
+            store_ints(fours + d, with_byte(load_ints(fours + d), int(inside % 4), whole));
         });
     }
 

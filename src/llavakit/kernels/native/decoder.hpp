@@ -213,6 +213,7 @@ class DecoderStep {
     // Turns the queries and keys of one key-value head by their positions, and puts keys and values into the cache. Head
     // by head, because the keys of neighbouring rows share lines of memory, which no two threads should write.
     void remember(int64_t kv_head, uint8_t* cache) {
+        constexpr int64_t ROWS_AHEAD = 2;
         const int64_t head_dim = decoder_.head_dim;
         const float shorter = 1.0f / std::sqrt(float(head_dim));  // of attention, put into the queries
         for (int64_t s = 0; s < batch_.num_sequences; s++) {
@@ -226,6 +227,12 @@ class DecoderStep {
                 rotate(key, cosine, sine, int(head_dim), 1.0f);
                 const int64_t at = place(s, row);
                 const float* value = values_ + row * keys_width_ + kv_head * head_dim;
+                // Of the rows to come: they are too far apart for the processor to foresee them.
+                for (int64_t i = 0; i < sharing_ * head_dim; i += LANES) prefetch(query + ROWS_AHEAD * queries_width_ + i);
+                for (int64_t i = 0; i < head_dim; i += LANES) {
+                    prefetch(key + ROWS_AHEAD * keys_width_ + i);
+                    prefetch(value + ROWS_AHEAD * keys_width_ + i);
+                }
                 uint8_t* block = cache + table[at / BLOCK] * block_stride() + kv_head * head_bytes();
                 if (batch_.kept == llavakit::HALVES)
                     HalvesBlock(block, head_dim).put(key, value, at % BLOCK, head_dim);

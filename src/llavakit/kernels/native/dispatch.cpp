@@ -37,16 +37,6 @@ DECLARE(portable)
 
 namespace {
 
-#ifdef LLAVAKIT_HAS_amx
-// The registers of tiles are large, so Linux saves them only for a process that asks for it, threads to come included.
-bool may_use_amx() {
-    unsigned a, b, c, d;
-    if (!__get_cpuid_count(7, 0, &a, &b, &c, &d) || !(d & bit_AMX_TILE) || !(d & bit_AMX_INT8)) return false;
-    constexpr long ASK = 0x1023, TILES = 18;  // ARCH_REQ_XCOMP_PERM, XFEATURE_XTILEDATA
-    return syscall(SYS_arch_prctl, ASK, TILES) == 0;
-}
-#endif
-
 // Of this processor and its operating system, the best first. __builtin_cpu_supports counts AVX and AVX-512 only where
 // the system saves their registers.
 std::vector<const Kernels*> usable() {
@@ -95,6 +85,17 @@ const Kernels* chosen_at_first() {
 std::atomic<const Kernels*> in_use{nullptr};
 
 }  // namespace
+
+bool may_use_amx() {
+#ifdef LLAVAKIT_HAS_amx
+    unsigned a, b, c, d;
+    if (!__get_cpuid_count(7, 0, &a, &b, &c, &d) || !(d & bit_AMX_TILE) || !(d & bit_AMX_INT8)) return false;
+    constexpr long ASK = 0x1023, TILES = 18;  // ARCH_REQ_XCOMP_PERM, XFEATURE_XTILEDATA
+    return syscall(SYS_arch_prctl, ASK, TILES) == 0;
+#else
+    return false;
+#endif
+}
 
 std::vector<std::string> instruction_sets() {
     std::vector<std::string> names;

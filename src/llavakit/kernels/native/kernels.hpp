@@ -24,6 +24,10 @@ struct Kernels {
     void (*tower_run)(const Tower& tower, float* x, int64_t views, int64_t seq, float* looks, Workspace& workspace);
 };
 
+// Whether there are AMX's registers for tiles of bytes. They are large, so Linux saves them only for a process that asks:
+// this asks, for all its threads.
+bool may_use_amx();
+
 // The instruction sets that were built and that this processor has, the best one first.
 std::vector<std::string> instruction_sets();
 

@@ -83,6 +83,10 @@ LANES_INLINE Ints load_ints(const int32_t* from) {
     return x;
 }
 
+LANES_INLINE void store_ints(int32_t* to, Ints x) {
+    FOR_PARTS std::memcpy(to + i * (VECTOR_BYTES / 4), &x.part[i], VECTOR_BYTES);
+}
+
 template <int N = VECTORS>
 LANES_INLINE FloatsOf<N> all(float value) {
     FloatsOf<N> x;
@@ -144,6 +148,12 @@ LANES_INLINE Ints shifted_left(Ints x) {
 template <int BITS>
 LANES_INLINE Ints shifted_right(Ints x) {
     FOR_PARTS x.part[i] >>= BITS;
+    return x;
+}
+
+// x, with the lowest byte of each lane of `bytes` in place of one of its own.
+LANES_INLINE Ints with_byte(Ints x, int which, Ints bytes) {
+    FOR_PARTS x.part[i] = (x.part[i] & ~(255 << 8 * which)) | (bytes.part[i] & 255) << 8 * which;
     return x;
 }
 

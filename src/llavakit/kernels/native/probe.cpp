@@ -5,6 +5,8 @@
 
 #include "probe.hpp"
 
+#include "kernels.hpp"
+
 #include <unistd.h>
 
 #include <algorithm>
@@ -89,6 +91,21 @@ struct Free {
 #define TWELVE _Pragma("GCC unroll 12") for (int lane = 0; lane < 12; ++lane)
 
 #if defined(__x86_64__)
+
+#ifdef LLAVAKIT_HAS_amx
+// Six products of tiles instead: of 16 rows, 16 lanes and 64 bytes.
+double count_amx(int64_t turns) {
+    alignas(64) uint8_t config[64] = {1};
+    for (int tile = 0; tile < 8; ++tile) config[16 + 2 * tile] = 64, config[48 + tile] = 16;
+    asm volatile("ldtilecfg %0" ::"m"(config));
+    for (int64_t turn = 0; turn < turns; ++turn)
+        asm volatile(
+            "tdpbssd %tmm7, %tmm6, %tmm0\n tdpbssd %tmm7, %tmm6, %tmm1\n tdpbssd %tmm7, %tmm6, %tmm2\n"
+            "tdpbssd %tmm7, %tmm6, %tmm3\n tdpbssd %tmm7, %tmm6, %tmm4\n tdpbssd %tmm7, %tmm6, %tmm5");
+    asm volatile("tilerelease");
+    return 6 * 2 * 16 * 16 * 64;
+}
+#endif
 
 #ifdef LLAVAKIT_HAS_avx512vnni
 __attribute__((target("avx512f,avx512bw,avx512vnni"))) double count_avx512_vnni(int64_t turns) {
@@ -180,6 +197,9 @@ double count_portable(int64_t turns) {
 
 // The best way there is on this processor.
 double count(int64_t turns) {
+#ifdef LLAVAKIT_HAS_amx
+    if (llavakit::may_use_amx()) return count_amx(turns);
+#endif
 #ifdef LLAVAKIT_HAS_avx512vnni
     if (__builtin_cpu_supports("avx512bw") && __builtin_cpu_supports("avx512vnni")) return count_avx512_vnni(turns);
 #endif

@@ -15,8 +15,8 @@
 
 namespace ISA_NAMESPACE {
 
-constexpr int64_t LEAST_TALL = HAS_AMX ? 6 : INT64_MAX;  // rows, of which it is the quicker way
-constexpr int64_t TALL_PAIRS = 2;                        // of panels, that go through all groups together
+constexpr int64_t LEAST_TALL = HAS_AMX ? TILE_ROWS + 1 : INT64_MAX;  // rows, of which it is the quicker way
+constexpr int64_t TALL_PAIRS = 2;  // of panels, that go through all groups together
 
 // Of rows that lie in tiles of 16, one tile behind the other: where a row begins, whose tiles are so many numbers wide.
 constexpr int64_t tall_row(int64_t row, int64_t cols, int64_t width) {
@@ -26,40 +26,48 @@ constexpr int64_t tall_row(int64_t row, int64_t cols, int64_t width) {
 template <int KIND, int GROUP>
 class TallProduct {
     static constexpr int DEPTH = GROUP < 64 ? GROUP : 64;  // columns of a tile
-    static constexpr int TALLEST = 3, ROWS = TALLEST * AMX_LINES;
+    static constexpr int TALLEST = 3, ROWS = TALLEST * AMX_LINES;  // in one part
+    static constexpr int MOST_ROWS = 4 * AMX_LINES;                // that go through all groups together, in two
     // Two sets of sums, rows, and weights.
     static constexpr AmxShape SHAPES[8] = {{}, {}, {}, {}, {}, {}, {AMX_LINES, DEPTH}, {DEPTH / 4, 64}};
     static constexpr int64_t CODE_BYTES = GROUP * PANEL_ROWS;     // of a group of a panel, taken apart
     static constexpr int64_t PANEL_BYTES = CODE_BYTES + 2 * 64;   // with scales and offsets, as floats
-    static constexpr int64_t PAIR_BYTES = TILE_PANELS * PANEL_BYTES;
-    static constexpr int64_t TOTALS = ROWS * LANES;               // of a panel
+    static constexpr int64_t PAIR_BYTES = TILE_PANELS * PANEL_BYTES, GROUP_BYTES = TALL_PAIRS * PAIR_BYTES;
+    static constexpr int64_t TOTALS = MOST_ROWS * LANES, SUMS = ROWS * LANES;  // of a panel
     static constexpr int64_t MOST_BYTES = int64_t(1) << 20;       // of weights taken apart: half of a second cache
 
    public:
     TallProduct(const Product& product, const Activations& a) : product_(product), a_(a), tiles_(SHAPES) {}
 
     void run(int64_t begin, int64_t end) {
-        const int64_t bytes = a_.groups * TALL_PAIRS * PAIR_BYTES;
-        const int64_t most = std::max<int64_t>(1, MOST_BYTES / bytes) * TALL_PAIRS;
+        const int64_t bytes = groups_kept() * GROUP_BYTES;
+        const int64_t most = is_read_once() ? TALL_PAIRS : std::max<int64_t>(1, MOST_BYTES / bytes) * TALL_PAIRS;
         for (; begin < end; begin += most) some(begin, std::min(end, begin + most), bytes);
     }
 
    private:
+    // Weights that no other rows will need: a group is forgotten when the next but one comes.
+    bool is_read_once() const { return a_.rows <= MOST_ROWS; }
+    int64_t groups_kept() const { return is_read_once() ? 2 : a_.groups; }
+
     void some(int64_t begin, int64_t end, int64_t bytes) {
         const int64_t stretches = (end - begin + TALL_PAIRS - 1) / TALL_PAIRS;
         const int64_t totals = TALL_PAIRS * TILE_PANELS * TOTALS;
-        uint8_t* memory = llavakit::scratch(stretches * bytes + (totals + 2 * TOTALS) * sizeof(float));
+        uint8_t* memory = llavakit::scratch(stretches * bytes + (totals + 2 * SUMS) * sizeof(float));
         totals_ = (float*)(memory + stretches * bytes);
         sums_ = (int32_t*)(totals_ + totals);
-        for (int64_t row = 0; row < a_.rows; row += ROWS)
+        for (int64_t row = 0; row < a_.rows; row += rows_) {
+            const int64_t left = a_.rows - row;
+            rows_ = left <= MOST_ROWS ? left : ROWS;
+            const int64_t tiles = (rows_ + AMX_LINES - 1) / AMX_LINES, parts = tiles > TALLEST ? 2 : 1;
             for (int64_t i = 0; i < stretches; i++) {
                 const int64_t pair = begin + i * TALL_PAIRS, pairs = std::min(end - pair, TALL_PAIRS);
                 std::fill_n(totals_, totals, 0.0f);
-                rows_ = std::min<int64_t>(a_.rows - row, ROWS);
-                with_rows<TALLEST>((rows_ + AMX_LINES - 1) / AMX_LINES,
-                                   [&]<int R>() { through_groups<R>(row, pair, pairs, memory + i * bytes); });
+                with_rows<TALLEST>(tiles / parts,
+                                   [&]<int R>() { through_groups<R>(row, parts, pair, pairs, memory + i * bytes); });
                 put(row, pair, pairs);
             }
+        }
     }
 
     // A group's sums of some rows and a panel: they are made in tiles, put into memory while the next are made, and
@@ -70,22 +78,27 @@ class TallProduct {
         float* totals = nullptr;
     };
 
+    // The rows from `row` on, in parts of R tiles.
     template <int R>
-    void through_groups(int64_t row, int64_t pair, int64_t pairs, uint8_t* weights) {
+    void through_groups(int64_t row, int64_t parts, int64_t pair, int64_t pairs, uint8_t* apart) {
         Sums in_memory, in_tiles;
-        for (int64_t group = 0; group < a_.groups; group++, weights += TALL_PAIRS * PAIR_BYTES) {
+        for (int64_t group = 0; group < a_.groups; group++) {
+            uint8_t* weights = apart + (is_read_once() ? group % 2 : group) * GROUP_BYTES;
             if (row == 0)
                 for (int64_t i = 0; i < pairs; i++) take_apart(pair + i, group, weights + i * PAIR_BYTES);
             for (int64_t m = rows_ * group / a_.groups; m < rows_ * (group + 1) / a_.groups; m++)
                 for (int64_t i = 0; i < pairs; i++) product_.call_for(row + m, pair + i);
-            for (int64_t i = 0; i < pairs; i++) {
-                float* totals = totals_ + i * TILE_PANELS * TOTALS;
-                const Sums first{row, group, weights + i * PAIR_BYTES, totals};
-                const Sums second{row, group, weights + i * PAIR_BYTES + PANEL_BYTES, totals + TOTALS};
-                make<R, 0>(first, in_memory);
-                make<R, 1>(second, in_tiles);
-                in_memory = first, in_tiles = second;
-            }
+            for (int64_t i = 0; i < pairs; i++)
+                for (int64_t part = 0; part < parts; part++) {
+                    const int64_t above = part * R * AMX_LINES;
+                    const uint8_t* panel = weights + i * PAIR_BYTES;
+                    float* totals = totals_ + i * TILE_PANELS * TOTALS + above * LANES;
+                    const Sums first{row + above, group, panel, totals};
+                    const Sums second{row + above, group, panel + PANEL_BYTES, totals + TOTALS};
+                    make<R, 0>(first, in_memory);
+                    make<R, 1>(second, in_tiles);
+                    in_memory = first, in_tiles = second;
+                }
         }
         for (int m = 0; m < R; m++) add<0>(in_memory, m);
         for_tiles<R>([&]<int M>() { put_tile<1, M>(); });
@@ -148,7 +161,7 @@ class TallProduct {
 
     template <int SET, int M>
     LANES_INLINE void put_tile() {
-        tiles_.template store<SET * TALLEST + M>(sums_ + SET * TOTALS + M * AMX_LINES * LANES);
+        tiles_.template store<SET * TALLEST + M>(sums_ + SET * SUMS + M * AMX_LINES * LANES);
     }
 
     template <int R, class Work>
@@ -161,10 +174,11 @@ class TallProduct {
     // Those of the tile's 16 rows that there are.
     template <int SET>
     LANES_INLINE void add(const Sums& made, int tile) const {
-        if (rows_ >= (tile + 1) * AMX_LINES)
+        const int64_t rows = a_.rows - made.row - tile * AMX_LINES;
+        if (rows >= AMX_LINES)
             add_rows<SET>(made, tile * AMX_LINES, AMX_LINES);
         else
-            add_rows<SET>(made, tile * AMX_LINES, int(rows_ - tile * AMX_LINES));
+            add_rows<SET>(made, tile * AMX_LINES, int(rows));
     }
 
     template <int SET>
@@ -174,7 +188,7 @@ class TallProduct {
         const int32_t* codes = a_.sums + numbers_at;
         const float* numbers = (const float*)(made.weights + CODE_BYTES);
         const Floats scale = load(numbers), offset = KIND == Kind::INT4Z ? load(numbers + LANES) : scale;
-        const int32_t* sums = sums_ + SET * TOTALS + first * LANES;
+        const int32_t* sums = sums_ + SET * SUMS + first * LANES;
         float* totals = made.totals + first * LANES;
 #pragma GCC unroll 16
         for (int m = 0; m < rows; m++) {
@@ -197,7 +211,7 @@ class TallProduct {
     const Activations& a_;
     AmxTiles tiles_;
     int64_t rows_ = 0;  // that go through the groups now
-    float* totals_;     // [TALL_PAIRS, 2 panels, ROWS, 16]
+    float* totals_;     // [TALL_PAIRS, 2 panels, MOST_ROWS, 16]
     int32_t* sums_;     // [2 sets, ROWS, 16]
 };
 
