@@ -18,6 +18,8 @@ from llavakit.bench.peers.table import OURS
 ROOT = Path(__file__).parent.parent
 RESULTS = ROOT / "benchmarks" / "peers.json"
 LATENCY = ROOT / "benchmarks" / "latency.json"
+AMX = ROOT / "benchmarks" / "peers-amx.json"
+AMX_LATENCY = ROOT / "benchmarks" / "latency-amx.json"
 THROUGHPUT = {kept: ROOT / "benchmarks" / f"throughput-{kept}.json" for kept in ("float16", "int8")}
 GPU = {scheme: ROOT / "benchmarks" / f"gpu-{scheme}.json" for scheme in ("bfloat16", "int8", "int4-g128")}
 PAGES = (ROOT / "README.md", ROOT / "docs" / "speed.md")
@@ -114,9 +116,9 @@ def _milliseconds(result: dict[str, Any]) -> str:
     return _table(rows)
 
 
-def _parts(result: dict[str, Any]) -> str:
+def _parts(latency: dict[str, Any]) -> str:
     """What each part of the language model takes, of a run of `llava bench latency` on its own."""
-    parts = json.loads(LATENCY.read_text(encoding="utf-8"))["parts_ms"]
+    parts = latency["parts_ms"]
     jobs = {job: JOBS[job] if job != "decode" else "a word" for job in parts}
     rows = [["ms", *jobs.values()]]
     for name in next(iter(parts.values())):
@@ -126,7 +128,7 @@ def _parts(result: dict[str, Any]) -> str:
 
 def _together(result: dict[str, Any]) -> str:
     """Several conversations, by what keys and values are kept as."""
-    runs = {kept: json.loads(path.read_text(encoding="utf-8")) for kept, path in THROUGHPUT.items()}
+    runs = {kept: _read(path) for kept, path in THROUGHPUT.items()}
     counts = next(iter(runs.values()))["tokens_per_s"]
     rows = [
         ["conversations", *(f"keys and values {kept}, {what}" for kept in runs for what in ("tokens/s", "times one"))]
@@ -139,7 +141,7 @@ def _together(result: dict[str, Any]) -> str:
 
 def _gpu(result: dict[str, Any]) -> str:
     """Ours in each number format, from runs of their own, and transformers beside the first of them."""
-    runs = {scheme: json.loads(path.read_text(encoding="utf-8")) for scheme, path in GPU.items()}
+    runs = {scheme: _read(path) for scheme, path in GPU.items()}
     first = next(iter(runs.values()))
     figures = [run["figures"][OURS]["seconds"] for run in runs.values()]
     others = {name: one["seconds"] for name, one in first["figures"].items() if name != OURS}
@@ -189,11 +191,20 @@ def _circumstances(result: dict[str, Any]) -> str:
     )
 
 
+def _read(path: Path) -> dict[str, Any]:
+    return json.loads(path.read_text(encoding="utf-8"))
+
+
 TABLES: dict[str, Callable[[dict[str, Any]], str]] = {
     "peers": _peers,
     "targets": _targets,
     "milliseconds": _milliseconds,
-    "parts": _parts,
+    "parts": lambda _: _parts(_read(LATENCY)),
+    "amx_circumstances": lambda _: _circumstances(_read(AMX)),
+    "amx_peers": lambda _: _peers(_read(AMX)),
+    "amx_targets": lambda _: _targets(_read(AMX)),
+    "amx_ceilings": lambda _: _ceilings(_read(AMX)),
+    "amx_parts": lambda _: _parts(_read(AMX_LATENCY)),
     "together": _together,
     "ceilings": _ceilings,
     "gpu": _gpu,
@@ -204,7 +215,7 @@ TABLES: dict[str, Callable[[dict[str, Any]], str]] = {
 if __name__ == "__main__":
     if not RESULTS.is_file():
         sys.exit(f"{RESULTS.relative_to(ROOT)} is not there: `make bench` writes it, and then these pages")
-    measured = json.loads(RESULTS.read_text(encoding="utf-8"))
+    measured = _read(RESULTS)
     for file in PAGES:
         file.write_text(with_tables(file.read_text(encoding="utf-8"), measured), encoding="utf-8")
         print(file.relative_to(ROOT), file=sys.stderr)

@@ -28,7 +28,7 @@ __all__ = ["Packed", "gather_rows", "instruction_set", "matmul", "native", "num_
 
 
 def instruction_set() -> str:
-    """What the native kernels run with: avx512-vnni, avx-vnni, avx2 or portable; or "none: " and why.
+    """What the native kernels run with: amx-int8, avx512-vnni, avx-vnni, avx2 or portable; or "none: " and why.
 
     The best that the processor has, unless the environment variable LLAVAKIT_ISA names another: ValueError where
     it names one that is not there.

@@ -78,7 +78,7 @@ TEST(products_of_the_largest_numbers) {
             for (const int only : kind == INT4 ? std::vector{-8, 7} : std::vector{-127, 127}) {
                 const Drawn drawn(rows, cols, kind, group, only);
                 for (const float value : {-127.0f, 127.0f})
-                    for (const int64_t m : {1, 2, 3, 8}) {
+                    for (const int64_t m : {1, 2, 3, 8, 17}) {
                         const std::vector<float> x(size_t(m * cols), value);
                         std::vector<float> to(size_t(m * rows));
                         kernels().matmul(drawn.matrix, x.data(), m, to.data(), workspace);

@@ -82,16 +82,16 @@ class TallProduct {
     template <int R>
     void through_groups(int64_t row, int64_t parts, int64_t pair, int64_t pairs, uint8_t* apart) {
         Sums in_memory, in_tiles;
+        const auto weights_of = [&](int64_t group) { return apart + (is_read_once() ? group % 2 : group) * GROUP_BYTES; };
+        if (row == 0)
+            for (int64_t i = 0; i < pairs; i++) take_apart(pair + i, 0, weights_of(0) + i * PAIR_BYTES);
         for (int64_t group = 0; group < a_.groups; group++) {
-            uint8_t* weights = apart + (is_read_once() ? group % 2 : group) * GROUP_BYTES;
-            if (row == 0)
-                for (int64_t i = 0; i < pairs; i++) take_apart(pair + i, group, weights + i * PAIR_BYTES);
             for (int64_t m = rows_ * group / a_.groups; m < rows_ * (group + 1) / a_.groups; m++)
                 for (int64_t i = 0; i < pairs; i++) product_.call_for(row + m, pair + i);
-            for (int64_t i = 0; i < pairs; i++)
+            for (int64_t i = 0; i < pairs; i++) {
+                const uint8_t* panel = weights_of(group) + i * PAIR_BYTES;
                 for (int64_t part = 0; part < parts; part++) {
                     const int64_t above = part * R * AMX_LINES;
-                    const uint8_t* panel = weights + i * PAIR_BYTES;
                     float* totals = totals_ + i * TILE_PANELS * TOTALS + above * LANES;
                     const Sums first{row + above, group, panel, totals};
                     const Sums second{row + above, group, panel + PANEL_BYTES, totals + TOTALS};
@@ -99,6 +99,9 @@ class TallProduct {
                     make<R, 1>(second, in_tiles);
                     in_memory = first, in_tiles = second;
                 }
+                if (row == 0 && group + 1 < a_.groups)  // while these are multiplied
+                    take_apart(pair + i, group + 1, weights_of(group + 1) + i * PAIR_BYTES);
+            }
         }
         for (int m = 0; m < R; m++) add<0>(in_memory, m);
         for_tiles<R>([&]<int M>() { put_tile<1, M>(); });

@@ -78,11 +78,13 @@ class TallAttention {
     void keep_scores(int64_t block) const {
         const int32_t* sums = sums_ + block % 2 * 2 * TILE;
         const Floats key_scales = reading_.blocks[block].key_scales();
-        for (int m = 0; m < AMX_LINES; m++) {
+        const int64_t stride = num_blocks_ * BLOCK;
+        float* scores = weights_ + block * BLOCK;
+        for (int m = 0; m < AMX_LINES; m++, scores += stride) {
             const Ints high = load_ints(sums + m * LANES) + all_ints(asked_.high_sum[m]);
             const Ints low = load_ints(sums + TILE + m * LANES) + all_ints(asked_.low_sum[m]);
             const Floats total = fma(to_floats(high), all(256.0f), to_floats(low)) * (key_scales * all(asked_.scale[m]));
-            store(weights_of(m) + block * BLOCK, kept(total, queries_.seen(m, block), reading_.blocks, block));
+            store(scores, kept(total, queries_.seen(m, block), reading_.blocks, block));
         }
     }
 
@@ -90,21 +92,26 @@ class TallAttention {
         const BytesBlock here = reading_.blocks[block];
         const uint8_t *values = here.values(), *ahead = reading_.after_values(block);
         for (int64_t at = 0; at < head_dim_ * BLOCK; at += 64) prefetch(ahead + at);
+        const Floats value_scales = here.value_scales();
         float scales[AMX_LINES];
         for (int m = 0; m < AMX_LINES; m++)
-            scales[m] = round_weights(weights_of(m) + block * BLOCK, here.value_scales(), queries_.seen(m, block),
+            scales[m] = round_weights(weights_of(m) + block * BLOCK, value_scales, queries_.seen(m, block),
                                       upper_ + m * BLOCK, lower_ + m * BLOCK);
         for (int64_t d = 0; d < head_dim_; d += 2 * LANES) {
             mix_channels<0>(values, d);
             if (d + LANES < head_dim_) mix_channels<1>(values, d + LANES);
         }
-        for (int m = 0; m < AMX_LINES; m++)
-            for (int64_t d = 0; d < head_dim_; d += LANES) {
-                const int32_t* sums = sums_ + d / LANES * 2 * TILE + m * LANES;
+        const int64_t head_dim = head_dim_;
+        for (int m = 0; m < AMX_LINES; m++) {
+            const int32_t* sums = sums_ + m * LANES;
+            float* mixed = asked_.mixed[m];
+            const Floats scale = all(scales[m]);
+#pragma GCC unroll 4
+            for (int64_t d = 0; d < head_dim; d += LANES, sums += 2 * TILE) {
                 const Ints total = shifted_left<7>(load_ints(sums)) + load_ints(sums + TILE);
-                float* to = asked_.mixed[m] + d;
-                store(to, fma(to_floats(total), all(scales[m]), load(to)));
+                store(mixed + d, fma(to_floats(total), scale, load(mixed + d)));
             }
+        }
     }
 
     template <int WHICH>
