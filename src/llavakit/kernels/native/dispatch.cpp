@@ -88,8 +88,9 @@ std::atomic<const Kernels*> in_use{nullptr};
 
 bool may_use_amx() {
 #ifdef LLAVAKIT_HAS_amx
+    constexpr unsigned HAS_TILES = 1u << 24, HAS_INT8 = 1u << 25;  // compilers differ in what they call these
     unsigned a, b, c, d;
-    if (!__get_cpuid_count(7, 0, &a, &b, &c, &d) || !(d & bit_AMX_TILE) || !(d & bit_AMX_INT8)) return false;
+    if (!__get_cpuid_count(7, 0, &a, &b, &c, &d) || !(d & HAS_TILES) || !(d & HAS_INT8)) return false;
     constexpr long ASK = 0x1023, TILES = 18;  // ARCH_REQ_XCOMP_PERM, XFEATURE_XTILEDATA
     return syscall(SYS_arch_prctl, ASK, TILES) == 0;
 #else

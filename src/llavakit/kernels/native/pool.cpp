@@ -201,7 +201,7 @@ int threads() { return holder().pool->count(); }
 
 int thread_number() { return number; }
 
-uint8_t* scratch(int64_t bytes) {
+uint8_t* scratch(int64_t bytes) noexcept {
     thread_local Workspace mine;
     return mine.reserve(size_t(bytes));
 }

@@ -20,7 +20,8 @@ int cores();
 int thread_number();
 
 // Room for `bytes`, the calling thread's own until it asks again; a line of memory begins there. What was there is lost.
-uint8_t* scratch(int64_t bytes);
+// A megabyte or two: where there is not even that, the program ends, since what runs on the threads cannot throw.
+uint8_t* scratch(int64_t bytes) noexcept;
 
 // Calls work(of, chunk, thread) once for every chunk from 0 to `chunks` - 1, and returns when all are done.
 // Which thread gets which chunk is left to chance. Inside a chunk, and while another caller has the threads, the
