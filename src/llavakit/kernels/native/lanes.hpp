@@ -252,7 +252,7 @@ LANES_INLINE Ints to_ints(Floats x) {
 }
 
 // e to the x, within two units in the last place; 0 below -50, where nothing of it is left beside 1. Smaller ones, scaled
-// once or twice, are subnormal, which takes some processors a hundred times as long. What is no number stays none.
+// once or twice, are subnormal, which takes some processors far longer. What is no number stays none.
 LANES_INLINE Floats exp(Floats x) {
     x = max(all(-88.0f), min(all(88.0f), x));  // of two, the second one where either is no number
     const Floats n = nearest(x * all(1.44269504f));
