@@ -173,12 +173,7 @@ def _ceilings(result: dict[str, Any]) -> str:
     rows = [["probed in each round", *(str(index + 1) for index in range(len(result["ceilings"])))]]
     for key, spoken in (("read_gbps", "memory read, GB/s"), ("int8_gops", "products of int8, GOP/s")):
         values = [one[key] for one in result["ceilings"]]
-        rows.append(
-            [
-                spoken,
-                *("-" if value is None else f"{value:,.0f}" if value >= 1000 else f"{value:.4g}" for value in values),
-            ]
-        )
+        rows.append([spoken, *("-" if value is None else _number(value) for value in values)])
     return _table(rows)
 
 

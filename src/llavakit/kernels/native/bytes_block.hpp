@@ -34,7 +34,7 @@ class BytesBlock {
         });
         int32_t* fours = (int32_t*)(values_ + inside / 4 * head_dim * 4);
         scales_[BLOCK + inside] = to_whole<127>(value, int(head_dim), [&](int d, Ints whole) {
-            store_ints(fours + d, with_byte(load_ints(fours + d), int(inside % 4), whole));
+            store(fours + d, with_byte(load(fours + d), int(inside % 4), whole));
         });
     }
 

@@ -227,11 +227,12 @@ class DecoderStep {
                 rotate(key, cosine, sine, int(head_dim), 1.0f);
                 const int64_t at = place(s, row);
                 const float* value = values_ + row * keys_width_ + kv_head * head_dim;
-                // Of the rows to come: they are too far apart for the processor to foresee them.
-                for (int64_t i = 0; i < sharing_ * head_dim; i += LANES) prefetch(query + ROWS_AHEAD * queries_width_ + i);
-                for (int64_t i = 0; i < head_dim; i += LANES) {
-                    prefetch(key + ROWS_AHEAD * keys_width_ + i);
-                    prefetch(value + ROWS_AHEAD * keys_width_ + i);
+                if (row + ROWS_AHEAD < batch_.starts[s + 1]) {  // too far apart for the processor to foresee them
+                    for (int64_t i = 0; i < sharing_ * head_dim; i += LANES) prefetch(query + ROWS_AHEAD * queries_width_ + i);
+                    for (int64_t i = 0; i < head_dim; i += LANES) {
+                        prefetch(key + ROWS_AHEAD * keys_width_ + i);
+                        prefetch(value + ROWS_AHEAD * keys_width_ + i);
+                    }
                 }
                 uint8_t* block = cache + table[at / BLOCK] * block_stride() + kv_head * head_bytes();
                 if (batch_.kept == llavakit::HALVES)
@@ -253,14 +254,14 @@ class DecoderStep {
     }
 
     int64_t queries_at_once(const Asking& asking) const {
-        const bool is_tall = batch_.kept == llavakit::BYTES && asking.count * sharing_ > TILE_QUERIES;
-        return is_tall ? std::max(TILE_QUERIES, TALL_QUERIES) : TILE_QUERIES;
+        const bool is_tall = HAS_AMX && batch_.kept == llavakit::BYTES && asking.count * sharing_ > TILE_QUERIES;
+        return is_tall ? AMX_LINES : TILE_QUERIES;
     }
 
     // Of one thread, in floats.
     int64_t scratch() const {
-        const int64_t tall = HAS_AMX ? TallAttention::scratch_size(longest_, decoder_.head_dim) : 0;
-        return std::max(TILE_QUERIES * scratch_size(longest_, decoder_.head_dim), tall);
+        if (HAS_AMX) return TallAttention::scratch_size(longest_, decoder_.head_dim);
+        return TILE_QUERIES * scratch_size(longest_, decoder_.head_dim);
     }
 
     void attend_all(const uint8_t* cache) {
@@ -345,7 +346,7 @@ class DecoderStep {
 
     void mlp(const DecoderLayer& layer) {
         norm_into(mlp_in_, layer.post_norm);
-        const Product gated{&layer.gate, {inner_, decoder_.inner, Output::GATE}, &layer.up};
+        const Product gated{&layer.gate, {inner_, decoder_.inner, Output::PUT}, &layer.up};
         multiply(&gated, 1, mlp_in_.get(rows_));
         watch_.lap(llavakit::GATE_UP);
         over_rows(rows_, decoder_.inner, [&](int64_t row) { mlp_out_.put(row, inner_ + row * decoder_.inner); });

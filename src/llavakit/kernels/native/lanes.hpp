@@ -56,36 +56,30 @@ using Bytes = BytesOf<VECTORS>;
 #define FOR_PARTS_OF(N) _Pragma("GCC unroll 4") for (int i = 0; i < N; i++)
 #define FOR_PARTS FOR_PARTS_OF(VECTORS)
 
-LANES_INLINE Floats load(const float* from) {
-    Floats x;
-    FOR_PARTS std::memcpy(&x.part[i], from + i * (VECTOR_BYTES / 4), VECTOR_BYTES);
+// Lanes of any kind from memory and into it.
+template <class X>
+LANES_INLINE X load_as(const void* from) {
+    X x;
+    FOR_PARTS_OF(int(sizeof x.part / VECTOR_BYTES)) std::memcpy(&x.part[i], (const uint8_t*)from + i * VECTOR_BYTES, VECTOR_BYTES);
     return x;
 }
 
-LANES_INLINE void store(float* to, Floats x) {
-    FOR_PARTS std::memcpy(to + i * (VECTOR_BYTES / 4), &x.part[i], VECTOR_BYTES);
+template <class X>
+LANES_INLINE void store_as(void* to, X x) {
+    FOR_PARTS std::memcpy((uint8_t*)to + i * VECTOR_BYTES, &x.part[i], VECTOR_BYTES);
 }
+
+LANES_INLINE Floats load(const float* from) { return load_as<Floats>(from); }
+LANES_INLINE Ints load(const int32_t* from) { return load_as<Ints>(from); }
 
 template <int N = VECTORS>
 LANES_INLINE BytesOf<N> load_bytes(const uint8_t* from) {
-    BytesOf<N> x;
-    FOR_PARTS_OF(N) std::memcpy(&x.part[i], from + i * VECTOR_BYTES, VECTOR_BYTES);
-    return x;
+    return load_as<BytesOf<N>>(from);
 }
 
-LANES_INLINE void store_bytes(uint8_t* to, Bytes x) {
-    FOR_PARTS std::memcpy(to + i * VECTOR_BYTES, &x.part[i], VECTOR_BYTES);
-}
-
-LANES_INLINE Ints load_ints(const int32_t* from) {
-    Ints x;
-    FOR_PARTS std::memcpy(&x.part[i], from + i * (VECTOR_BYTES / 4), VECTOR_BYTES);
-    return x;
-}
-
-LANES_INLINE void store_ints(int32_t* to, Ints x) {
-    FOR_PARTS std::memcpy(to + i * (VECTOR_BYTES / 4), &x.part[i], VECTOR_BYTES);
-}
+LANES_INLINE void store(float* to, Floats x) { store_as(to, x); }
+LANES_INLINE void store(int32_t* to, Ints x) { store_as(to, x); }
+LANES_INLINE void store(uint8_t* to, Bytes x) { store_as(to, x); }
 
 template <int N = VECTORS>
 LANES_INLINE FloatsOf<N> all(float value) {

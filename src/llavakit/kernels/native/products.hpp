@@ -23,8 +23,9 @@ struct Activations {
     const float* scales = nullptr;   // [rows, groups]
     const int32_t* sums = nullptr;   // [rows, groups], of the codes, times sum_factor() of the weights
     int64_t rows = 0, cols = 0, groups = 0;
-    bool is_tall = false;            // in tiles, for tall.hpp: codes [rows / 16, cols / 64, 16, 64], the others
-};                                   // [rows / 16, groups, 16]
+    // Whether they lie in tiles, for tall.hpp: codes [rows / 16, cols / 64, 16, 64], the others [rows / 16, groups, 16].
+    bool is_tall = false;
+};
 
 // Where one row of them is put.
 struct RowOf8Bits {
@@ -47,7 +48,7 @@ constexpr int32_t sum_factor(int kind) { return kind == Kind::INT4 ? -8 : kind =
 struct Output {
     float* to = nullptr;
     int64_t stride = 0;
-    enum { PUT, ADD, GATE } how = PUT;  // GATE: the two panels are gate and up of the same outputs: silu(gate) * up
+    enum { PUT, ADD } how = PUT;
 };
 
 LANES_INLINE Floats silu(Floats x) { return x / (all(1.0f) + exp(all(0.0f) - x)); }
@@ -77,7 +78,7 @@ LANES_INLINE void put_panel(const Output& out, int64_t row, int64_t panel, int64
 struct Product {
     const Matrix* weights;
     Output out;
-    const Matrix* up = nullptr;  // for GATE
+    const Matrix* up = nullptr;  // of the gate that `weights` are, if they are one: the result is silu(gate) * up
 
     int64_t pairs() const { return up ? weights->panels() : (weights->panels() + 1) / 2; }
 

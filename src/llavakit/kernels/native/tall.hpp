@@ -119,10 +119,10 @@ class TallProduct {
                 prefetch(codes + at + PREFETCH_BYTES);
                 const Bytes bytes = load_bytes(codes + at);
                 if constexpr (KIND == Kind::INT8) {
-                    store_bytes(to + at, as_signed(bytes));
+                    store(to + at, as_signed(bytes));
                 } else {
-                    store_bytes(to + 2 * at, as_signed(low_nibbles(bytes)));
-                    store_bytes(to + 2 * at + 64, as_signed(high_nibbles(bytes)));
+                    store(to + 2 * at, as_signed(low_nibbles(bytes)));
+                    store(to + 2 * at + 64, as_signed(high_nibbles(bytes)));
                 }
             }
             const uint16_t* scales = (const uint16_t*)(record + 2 * PACKED) + group % 2 * LANES;
@@ -196,7 +196,7 @@ class TallProduct {
 #pragma GCC unroll 16
         for (int m = 0; m < rows; m++) {
             const float mine = scales[m];
-            Floats total = fma(to_floats(load_ints(sums + m * LANES)), scale * all(mine), load(totals + m * LANES));
+            Floats total = fma(to_floats(load(sums + m * LANES)), scale * all(mine), load(totals + m * LANES));
             if constexpr (KIND == Kind::INT4Z) total = fma(offset, all(float(codes[m]) * mine), total);
             store(totals + m * LANES, total);
         }

@@ -7,8 +7,6 @@
 
 namespace ISA_NAMESPACE {
 
-constexpr int TALL_QUERIES = HAS_AMX ? AMX_LINES : 0;
-
 class TallAttention {
    public:
     using Asked = BytesBlock::Asked<AMX_LINES>;
@@ -81,8 +79,8 @@ class TallAttention {
         const int64_t stride = num_blocks_ * BLOCK;
         float* scores = weights_ + block * BLOCK;
         for (int m = 0; m < AMX_LINES; m++, scores += stride) {
-            const Ints high = load_ints(sums + m * LANES) + all_ints(asked_.high_sum[m]);
-            const Ints low = load_ints(sums + TILE + m * LANES) + all_ints(asked_.low_sum[m]);
+            const Ints high = load(sums + m * LANES) + all_ints(asked_.high_sum[m]);
+            const Ints low = load(sums + TILE + m * LANES) + all_ints(asked_.low_sum[m]);
             const Floats total = fma(to_floats(high), all(256.0f), to_floats(low)) * (key_scales * all(asked_.scale[m]));
             store(scores, kept(total, queries_.seen(m, block), reading_.blocks, block));
         }
@@ -108,7 +106,7 @@ class TallAttention {
             const Floats scale = all(scales[m]);
 #pragma GCC unroll 4
             for (int64_t d = 0; d < head_dim; d += LANES, sums += 2 * TILE) {
-                const Ints total = shifted_left<7>(load_ints(sums)) + load_ints(sums + TILE);
+                const Ints total = shifted_left<7>(load(sums)) + load(sums + TILE);
                 store(mixed + d, fma(to_floats(total), scale, load(mixed + d)));
             }
         }
